@@ -1,0 +1,113 @@
+"""Digits, and pairs of digits side by side: left, right; 28 x 56 pixels in all.
+
+Letters: N pairs, P = 784 pixels of one digit. A pair is two row numbers into the images of one split, so a pair costs
+16 bytes and the images are in memory once. Training pairs use the 60,000 training digits, evaluation pairs the 10,000 others.
+"""
+
+import hashlib
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modvar_lib.errors import InputError, lookup
+from modvar_lib.streams import rng
+
+ROOT = Path(__file__).resolve().parents[1]
+DATASETS = dict.fromkeys(["MNIST", "FashionMNIST", "KMNIST"])  # names of torchvision.datasets classes
+
+
+@dataclass(frozen=True)
+class Digits:
+    """One split. images: [n, 784] uint8 in 0..255; labels: [n] int64 in 0..9."""
+
+    images: Tensor
+    labels: Tensor
+
+    def to(self, device: str) -> "Digits":
+        return Digits(self.images.to(device), self.labels.to(device))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def data_folder() -> Path:
+    """The folder that holds MNIST/raw: the project's data/, or $MODVAR_DATA."""
+    return Path(os.environ.get("MODVAR_DATA", ROOT / "data"))
+
+
+def files(dataset: str) -> list[Path]:
+    """The four .gz files of a data set, present and with the checksums that torchvision knows; else one line of error."""
+    from torchvision import datasets
+    from torchvision.datasets.utils import check_integrity
+
+    lookup(DATASETS, "dataset", dataset)
+    raw = data_folder() / dataset / "raw"
+    paths = []
+    for name, md5 in getattr(datasets, dataset).resources:
+        path = raw / name
+        if not path.is_file():
+            raise InputError(f"dataset: {path} is missing; put it there, or run: make data DATASET={dataset}")
+        if not check_integrity(path, md5):
+            raise InputError(f"dataset: {path} is damaged, its MD5 is not {md5}; delete it and put the original there")
+        paths.append(path)
+    return paths
+
+
+def checksums(dataset: str) -> dict[str, str]:
+    """SHA-256 of each file of a data set."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files(dataset)}
+
+
+def digits(dataset: str = "MNIST") -> tuple[Digits, Digits]:
+    """The training and the test split, read by torchvision. Reads local files alone; never fetches, writes nothing beside them."""
+    from torchvision import datasets
+
+    paths = files(dataset)
+    with tempfile.TemporaryDirectory() as root:  # torchvision unpacks the .gz here, so the data folder stays as it is
+        raw = Path(root, dataset, "raw")
+        raw.mkdir(parents=True)
+        for path in paths:
+            (raw / path.name).symlink_to(path.resolve())
+        splits = [getattr(datasets, dataset)(root, train=train, download=True) for train in (True, False)]
+    return tuple(Digits(s.data.flatten(1), s.targets) for s in splits)
+
+
+def training_pairs(seed: int, epoch: int, count: int, digits_in_split: int = 60_000) -> np.ndarray:
+    """[count, 2] rows (left, right), uniform and independent, drawn afresh for every (seed, epoch)."""
+    return rng("pairs", seed, epoch).integers(digits_in_split, size=(count, 2))
+
+
+def evaluation_pairs(seed: int, count: int, digits_in_split: int = 10_000) -> np.ndarray:
+    """[count, 4] rows (left, right, another left, another right) of the test split; a longer list starts with the shorter."""
+    return rng("evaluation", seed).integers(digits_in_split, size=(count, 4))
+
+
+def halves(images: Tensor, pairs: Tensor, buffer: Tensor | None = None) -> Tensor:
+    """What a network is given: [..., 2, 28, 28] float32 in 0..1 (pixel / 255), left and right half of each pair.
+
+    pairs: [..., 2] rows of images. With `buffer`, 1-D and large enough, the result lies in it and lasts until its next use:
+    fresh memory for every batch would cost three times as much as the gathering itself.
+    """
+    pixels = images.index_select(0, pairs.reshape(-1))
+    out = torch.empty(pixels.numel(), device=pixels.device) if buffer is None else buffer[: pixels.numel()]
+    return out.copy_(pixels.view(-1)).mul_(1 / 255).view(*pairs.shape, 28, 28)
+
+
+def side_by_side(pair: Tensor) -> Tensor:
+    """The picture: [..., 2, 28, 28] -> [..., 28, 56]."""
+    return pair.transpose(-3, -2).flatten(-2)
+
+
+if __name__ == "__main__":  # python -m modvar_lib.data KMNIST: the one place that may fetch, and only when asked
+    from torchvision import datasets as _datasets
+
+    for _name in sys.argv[1:]:
+        lookup(DATASETS, "dataset", _name)
+        getattr(_datasets, _name)(data_folder(), download=True)
+        print(f"{_name} is in {data_folder() / _name / 'raw'}")

@@ -1,0 +1,147 @@
+"""Architectures: any nn.Module with named layers, the second-to-last a 2-node `bottleneck`, the last a scalar `readout`.
+
+A module takes halves [B, 2, 28, 28] (left, right; `data.side_by_side` lays them into one 28 x 56 picture) and returns
+[B, 1]. Its direct children, in order, are its layers. A layer that is an nn.Sequential ending in its nonlinearity has a
+pre-activation, the input of that last module. Letters: R replicas (seeds), B pairs in a batch, U units of a layer.
+"""
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from modvar_lib.data import side_by_side
+from modvar_lib.errors import InputError, lookup
+from modvar_lib.streams import rng
+
+ARCHITECTURES: dict[str, type[nn.Module]] = {}
+
+
+def architecture(cls: type[nn.Module]) -> type[nn.Module]:
+    """Register an architecture under its class's name in lower case (use as a decorator)."""
+    ARCHITECTURES[cls.__name__.lower()] = cls
+    return cls
+
+
+def check(name: str, model: nn.Module) -> None:
+    """One line of error unless a network has the form that this module's docstring describes."""
+    with torch.no_grad():
+        out, seen = activations(model, torch.zeros(3, 2, 28, 28))
+    widths = {layer: value.shape[1] for (layer, when), value in seen.items() if when == "post"}
+    if list(widths)[-2:] != ["bottleneck", "readout"] or widths["bottleneck"] != 2 or out.shape != (3, 1):
+        raise InputError(
+            f"architecture: {name} has layers {widths} and gives {tuple(out.shape)} for 3 pairs; "
+            "allowed: the last two layers are bottleneck with 2 units and readout, and 3 pairs give (3, 1)"
+        )
+    if any(True for _ in model.buffers()):
+        raise InputError(f"architecture: {name} has buffers; allowed: parameters only, so that replicas stay independent")
+
+
+def activations(model: nn.Module, pairs: Tensor) -> tuple[Tensor, dict[tuple[str, str], Tensor]]:
+    """Output [B, 1] of one network and its activations {(layer, "pre" | "post"): [B, U]}, layers in order."""
+    seen, hooks = {}, []
+    for name, layer in model.named_children():
+        if isinstance(layer, nn.Sequential) and len(layer) > 1:
+
+            def before(module, args, name=name):
+                seen[name, "pre"] = args[0].flatten(1)
+
+            hooks.append(layer[-1].register_forward_pre_hook(before))
+
+        def after(module, args, out, name=name):
+            seen[name, "post"] = out.flatten(1)
+
+        hooks.append(layer.register_forward_hook(after))
+    try:
+        return model(pairs), seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def initial(name: str, seed: int) -> nn.Module:
+    """A network with the initial weights of a seed (PyTorch's defaults for its modules), made on the CPU."""
+    make = lookup(ARCHITECTURES, "architecture", name)
+    with torch.random.fork_rng(devices=[]):  # modules draw from the global generator: lend it a seed and put it back
+        torch.manual_seed(int(rng("weights", seed).integers(2**63)))
+        return make()
+
+
+class Replicas:
+    """R networks of one architecture as one batched program.
+
+    leaves: {name: [R, ...]}, what the optimiser steps. Matrices [R, out, in] are kept as [R, in, out], the order in which
+    their gradients come: copying those into place would take a fifth of a training step.
+    """
+
+    def __init__(self, name: str, seeds: tuple[int, ...], device: str = "cpu"):
+        networks = [initial(name, seed) for seed in seeds]
+        check(name, networks[0])
+        stacked, _ = stack_module_state(networks)
+        self.leaves = {k: _turned(v.detach()).contiguous().to(device).requires_grad_() for k, v in stacked.items()}
+        skeleton = networks[0].to("meta")
+        self._forward = vmap(lambda parameters, pairs: functional_call(skeleton, parameters, (pairs,)))
+
+    def __call__(self, pairs: Tensor) -> Tensor:
+        """Outputs [R, B] for each replica's own pairs [R, B, 2, 28, 28]."""
+        return self._forward({k: _turned(v) for k, v in self.leaves.items()}, pairs).squeeze(-1)
+
+    def weights(self, replica: int) -> dict[str, Tensor]:
+        """One replica's weights, on the CPU."""
+        return {k: _turned(v.detach())[replica].cpu().contiguous().clone() for k, v in self.leaves.items()}
+
+
+def _turned(stacked: Tensor) -> Tensor:
+    return stacked.mT if stacked.dim() == 3 else stacked
+
+
+def with_relu(linear_map: nn.Module) -> nn.Sequential:
+    """A layer: a linear map, then a ReLU."""
+    return nn.Sequential(OrderedDict(map=linear_map, relu=nn.ReLU()))
+
+
+# The original says only "threw something up" with 2 nodes in the second-to-last layer. The choices below were made before
+# any score was looked at: ReLU after every hidden layer, the bottleneck included, because that is what an ordinary first
+# PyTorch network has; default initial weights; no normalisation or dropout, which would couple examples or add noise.
+
+
+@architecture
+class MLP(nn.Module):
+    """1568-128-64-2-1, the plainest network for 28 x 56 pixels. 209,221 parameters; 209,026 multiply-adds a pair.
+
+    Widths 128 and 64 are the usual ones of MNIST tutorials; every unit of `hidden1` can see both digits.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.hidden1 = with_relu(nn.Linear(2 * 28 * 28, 128))
+        self.hidden2 = with_relu(nn.Linear(128, 64))
+        self.bottleneck = with_relu(nn.Linear(64, 2))
+        self.readout = nn.Linear(2, 1)
+
+    def forward(self, pairs: Tensor) -> Tensor:  # [B, 2, 28, 28] -> [B, 1]
+        hidden = self.hidden2(self.hidden1(pairs.flatten(1)))
+        return self.readout(self.bottleneck(hidden))
+
+
+@architecture
+class CNN(nn.Module):
+    """Two strided convolutions and a dense layer. 26,149 parameters; 81,154 multiply-adds a pair.
+
+    `conv1` 8 maps of 5 x 5, stride 3 -> 8 x 18; `conv2` 16 maps of 3 x 3, stride 2 -> 3 x 8; `dense` 64. Strides take the
+    place of pooling so that a layer has one nonlinearity, and keep 16 seeds trainable on two cores. Columns of the picture
+    seen by column j of conv1: 3j..3j+4 (j = 8 and 9 cross the seam), of conv2: 6j..6j+10 (j = 3 and 4 cross it); dense sees all.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = with_relu(nn.Conv2d(1, 8, 5, stride=3))
+        self.conv2 = with_relu(nn.Conv2d(8, 16, 3, stride=2))
+        self.dense = with_relu(nn.Linear(16 * 3 * 8, 64))
+        self.bottleneck = with_relu(nn.Linear(64, 2))
+        self.readout = nn.Linear(2, 1)
+
+    def forward(self, pairs: Tensor) -> Tensor:  # [B, 2, 28, 28] -> [B, 1]
+        maps = self.conv2(self.conv1(side_by_side(pairs).unsqueeze(1)))
+        return self.readout(self.bottleneck(self.dense(maps.flatten(1))))

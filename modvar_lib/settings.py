@@ -1,0 +1,131 @@
+"""Settings of an experiment: frozen, checked, saved with every run. The same names in notebooks, config files and tables."""
+
+import re
+from typing import Any
+
+import torch
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from modvar_lib.data import DATASETS
+from modvar_lib.errors import InputError, lookup
+from modvar_lib.goals import REGIMES, Schedule
+from modvar_lib.models import ARCHITECTURES
+
+SEEDS = "whole numbers from 0 to 4294967295, each once, as a list or as text such as 0-3 or 0,2,5"
+STUDY = "letters, digits, '.', '_' and '-', starting with a letter or digit; or published/ and such a name"
+MAX_SEEDS = 100_000
+
+
+class Settings(Schedule):
+    """Everything an experiment depends on. The comment on each default says why it is the default."""
+
+    study: str = Field("original", description=STUDY)
+    dataset: str = "MNIST"  # as the original
+    architecture: str = "mlp"  # the original does not say; the plainest
+    regime: str = "fixed"
+    seeds: tuple[int, ...] = Field((0,), description=SEEDS)
+    pairs_per_epoch: int = Field(60_000, ge=1, description="a whole number from 1")  # one pair for each training digit
+    batch_size: int = Field(256, ge=1, description="a whole number from 1")  # not stated; an ordinary choice
+    learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False, description="a number above 0")  # Adam's default
+    test_pairs: int = Field(5_000, ge=2, description="a whole number from 2")  # standard error of R² below 0.005
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+
+    def __init__(self, **values: Any):
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise InputError(_one_line(error.errors()[0], type(self))) from None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_bool(cls, value, info):
+        if isinstance(value, bool):
+            raise ValueError(_got(info.field_name, value, cls))
+        return value
+
+    @field_validator("study")
+    @classmethod
+    def _study(cls, value):
+        if not re.fullmatch(r"(published/)?[A-Za-z0-9][A-Za-z0-9._-]*", value):
+            raise ValueError(_got("study", value, cls))
+        return value
+
+    @field_validator("dataset", "architecture", "regime")
+    @classmethod
+    def _registered(cls, value, info):
+        registries = {"dataset": DATASETS, "architecture": ARCHITECTURES, "regime": REGIMES}
+        lookup(registries[info.field_name], info.field_name, value)
+        return value
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _seeds(cls, value):
+        try:
+            seeds = parse_seeds(value)
+        except (TypeError, ValueError):
+            raise ValueError(_got("seeds", value, cls)) from None
+        return seeds
+
+    @field_validator("device")
+    @classmethod
+    def _device(cls, value):
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+            raise ValueError(_got("device", value, cls))
+        if value.startswith("cuda") and int(value[5:] or 0) >= torch.cuda.device_count():
+            raise ValueError(f"device: got {value!r}; allowed here: auto, cpu (CUDA devices found: {torch.cuda.device_count()})")
+        return value
+
+    @model_validator(mode="after")
+    def _final_phase(self):
+        if self.final_epochs > self.epochs:
+            raise ValueError(f"final_epochs: got {self.final_epochs}; allowed: a whole number from 0 to epochs, which is {self.epochs}")
+        return self
+
+    @property
+    def torch_device(self) -> str:
+        """The device that `auto` stands for."""
+        return self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+    def of_run(self, seed: int) -> dict[str, Any]:
+        """The part that determines one run: no study, no device, the seed alone."""
+        return {**self.model_dump(exclude={"study", "device", "seeds"}), "seed": seed}
+
+
+def parse_seeds(value: Any) -> tuple[int, ...]:
+    """(0, 1, 2, 3) from "0-3", [0, 1, 2, 3], range(4); ValueError or TypeError for anything else."""
+    if isinstance(value, int):
+        value = [value]
+    if isinstance(value, str):
+        parts = [re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part) for part in value.split(",")]
+        spans = [(int(m[1]), int(m[2] or m[1])) for m in parts if m]
+        if len(spans) < len(parts) or any(last < first or last - first >= MAX_SEEDS for first, last in spans):
+            raise ValueError
+        value = [seed for first, last in spans for seed in range(first, last + 1)]
+    seeds = tuple(value)
+    whole = all(isinstance(s, int) and not isinstance(s, bool) and 0 <= s < 2**32 for s in seeds)
+    if not whole or not 0 < len(seeds) <= MAX_SEEDS or len(set(seeds)) < len(seeds):
+        raise ValueError
+    return seeds
+
+
+def _got(field: str, value: Any, model: type[Settings]) -> str:
+    return f"{field}: got {value!r}; allowed: {model.model_fields[field].description}"
+
+
+def _one_line(error: dict, model: type[Settings]) -> str:
+    if error["type"] == "value_error":  # a message of ours
+        return str(error["ctx"]["error"])
+    field = str(error["loc"][0])
+    if error["type"] == "extra_forbidden":
+        return unknown_parameter(field, model.model_fields)
+    allowed = model.model_fields[field].description or "text"
+    return f"{field}: got {error['input']!r}; allowed: {allowed}"
+
+
+def unknown_parameter(name: str, allowed) -> str:
+    """One line for a parameter that does not exist."""
+    try:
+        lookup(dict.fromkeys(allowed), "unknown parameter", name)
+    except InputError as error:
+        return str(error)
+    raise AssertionError(f"{name} is known")
