@@ -11,13 +11,13 @@ from tqdm.auto import tqdm as notebook_tqdm
 LINES = 10  # in a log, for one training
 
 
-def Progress(total: int, label: str) -> Iterator[int]:
-    """range(total), shown. $MODVAR_TTY names the terminal that started a papermill run; $MODVAR_LOG=1 asks for lines."""
+def shown_range(total: int, label: str) -> Iterator[int]:
+    """range(total), shown. $MODVAR_TTY names the terminal to draw on when a notebook runs without one, as under papermill."""
     terminal = os.environ.get("MODVAR_TTY")
     if terminal:
         with open(terminal, "w") as file:
             yield from tqdm(range(total), label, file=file, unit="epoch", leave=False, dynamic_ncols=True)
-    elif sys.stderr.isatty() or (_in_notebook() and not os.environ.get("MODVAR_LOG")):
+    elif sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ:
         yield from notebook_tqdm(range(total), label, unit="epoch")
     else:
         started, due = time.monotonic(), 0.0
@@ -28,10 +28,6 @@ def Progress(total: int, label: str) -> Iterator[int]:
                 left = spent / done * (total - done)
                 print(f"{label}: epoch {done}/{total}, {_minutes(spent)} so far, {_minutes(left)} left", flush=True)
                 due = done / total + 1 / LINES
-
-
-def _in_notebook() -> bool:
-    return "ipykernel" in sys.modules
 
 
 def _minutes(seconds: float) -> str:

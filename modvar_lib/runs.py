@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -53,6 +54,25 @@ class Run:
         network = models.initial(self.settings["architecture"], self.settings["seed"])
         network.load_state_dict(self.weights)
         return network.eval()
+
+
+def primary() -> dict:
+    """What config/primary.yaml declares: the primary measure, the bound for a failed run, the original's values."""
+    return yaml.safe_load((data.ROOT / "config" / "primary.yaml").read_text())
+
+
+def table(study: str, name: str) -> pd.DataFrame:
+    """One of a study's tables, such as measures.csv; one line of error when it is not there or empty."""
+    path = study_folder(study) / name
+    if not path.is_file():
+        raise InputError(f"study: {study!r} has no {path}; measure its runs first, with 03_metric.ipynb")
+    try:
+        found = pd.read_csv(path)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise InputError(f"study: {path} cannot be read ({error}); delete it and run 03_metric.ipynb again") from None
+    if found.empty:
+        raise InputError(f"study: {path} has no rows; measure some runs first, with 03_metric.ipynb")
+    return found
 
 
 def study_folder(study: str) -> Path:
@@ -117,6 +137,15 @@ def paths(study: str) -> list[Path]:
     if not found:
         raise InputError(f"study: {study!r} has no runs in {study_folder(study)}; train some first, with 02_train.ipynb")
     return found
+
+
+def tables(study: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All runs of a study as two tidy tables: a row a run (settings and provenance), and a row an epoch of a run (history)."""
+    found = [load(path) for path in paths(study)]
+    flat = [pd.json_normalize(run.provenance | {"data": None}).drop(columns="data") for run in found]
+    about = [pd.DataFrame([run.settings]).join(table) for run, table in zip(found, flat)]
+    histories = [run.history.assign(**run.key)[[*KEYS, *run.history.columns]] for run in found]
+    return pd.concat(about, ignore_index=True), pd.concat(histories, ignore_index=True)
 
 
 def missing(settings: Settings) -> tuple[int, ...]:

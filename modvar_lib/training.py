@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from modvar_lib import data, goals, models
-from modvar_lib.progress import Progress
+from modvar_lib.progress import shown_range
 from modvar_lib.settings import Settings
 
 
@@ -63,7 +63,7 @@ def train(settings: Settings, splits: tuple[data.Digits, data.Digits]) -> list[T
     histories: list[list[dict]] = [[] for _ in seeds]
     label = f"{settings.dataset} {settings.architecture} {settings.regime}, {len(seeds)} seed{'s' * (len(seeds) > 1)}"
     buffer = torch.empty(len(seeds) * settings.batch_size * 2 * 784, device=device)
-    for epoch in Progress(settings.epochs, label):
+    for epoch in shown_range(settings.epochs, label):
         tables = [regime(epoch, seed, settings) for seed in seeds]
         pairs = on_device([data.training_pairs(s, epoch, settings.pairs_per_epoch, len(training_digits)) for s in seeds])
         wanted = targets_of(tables, training_digits, pairs)

@@ -1,0 +1,31 @@
+"""What every notebook starts with: its parameters checked, versions printed."""
+
+import ast
+import platform
+from importlib.metadata import version
+
+from modvar_lib.errors import InputError
+from modvar_lib.settings import Settings, unknown_parameter
+
+
+def settings(**parameters) -> Settings:
+    """Settings from a notebook's parameters. A name that papermill injected but the notebook does not have is an error."""
+    for name in injected():
+        if name not in parameters:
+            raise InputError(unknown_parameter(name, parameters))
+    return Settings(**parameters)
+
+
+def injected() -> list[str]:
+    """The names set by the cell that papermill put in, in this kernel; none when the notebook is used by hand."""
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    cells = [source for source in (shell.user_ns.get("In", []) if shell else []) if source.startswith("# Parameters\n")]
+    body = ast.parse(cells[-1]).body if cells else []
+    return [target.id for line in body if isinstance(line, ast.Assign) for target in line.targets if isinstance(target, ast.Name)]
+
+
+def versions() -> str:
+    """One line: Python, torch and modvar."""
+    return f"Python {platform.python_version()}, torch {version('torch')}, modvar {version('modvar')}"
