@@ -44,7 +44,7 @@ def colours(regimes) -> dict[str, str]:
 def headline(scores: pd.DataFrame, summary: pd.DataFrame, original: dict[str, list[float]], label: str) -> Figure:
     """The score of every network by regime, with mean and interval, and the original's values beside.
 
-    scores: architecture, regime, seed, value, failed. summary: architecture, regime, n, failed, mean, low, high.
+    scores: architecture, regime, seed, value, failed. summary: architecture, regime, networks, failed, mean, low, high.
     """
     architectures = list(summary["architecture"].unique())
     figure, axes = plt.subplots(
@@ -72,7 +72,7 @@ def headline(scores: pd.DataFrame, summary: pd.DataFrame, original: dict[str, li
             if row.regime in original:
                 mean, spread_of_original = original[row.regime]
                 ax.errorbar(x - 0.26, mean, yerr=spread_of_original, fmt="D", color=GREY, capsize=4, ms=5, mfc="white")
-        ax.set_xticks(range(len(rows)), [f"{r.regime}\nn = {r.n}, failed {r.failed}" for r in rows.itertuples()])
+        ax.set_xticks(range(len(rows)), [f"{r.regime}\nn = {r.networks}, failed {r.failed}" for r in rows.itertuples()])
         ax.set_xlim(-0.6, len(rows) - 0.4)
         ax.set_title(architecture)
     axes[0][0].set_ylabel("activation change (original score)")

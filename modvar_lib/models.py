@@ -2,7 +2,9 @@
 
 A module takes halves [B, 2, 28, 28] (left, right; `data.side_by_side` lays them into one 28 x 56 picture) and returns
 [B, 1]. Its direct children, in order, are its layers. For a layer that is an nn.Sequential, the pre-activation is the input
-of its last module, the nonlinearity; for any other layer it is the activation itself. Letters: R replicas (seeds), B pairs in a batch, U units of a layer.
+of its last module, the nonlinearity; for any other layer it is the activation itself.
+
+Letters: R replicas (seeds), B pairs in a batch, U units of a layer.
 """
 
 from collections import OrderedDict

@@ -1,8 +1,11 @@
-"""What every notebook starts with: its parameters checked, versions printed."""
+"""What every notebook starts with, its parameters checked and versions printed; and what of an executed one is kept."""
 
 import ast
 import platform
 from importlib.metadata import version
+from pathlib import Path
+
+import nbformat
 
 from modvar_lib.errors import InputError
 from modvar_lib.settings import Settings, unknown_parameter
@@ -29,3 +32,14 @@ def injected() -> list[str]:
 def versions() -> str:
     """One line: Python, torch and modvar."""
     return f"Python {platform.python_version()}, torch {version('torch')}, modvar {version('modvar')}"
+
+
+def clean(executed: Path) -> nbformat.NotebookNode:
+    """An executed notebook fit to commit: outputs kept, timing, papermill's and language metadata left out. Errors are refused."""
+    found = nbformat.read(executed, as_version=4)
+    for cell in found.cells:
+        if any(output.output_type == "error" for output in cell.get("outputs", [])):
+            raise InputError(f"notebook: {executed} ends in an error; allowed: one that ran to its end")
+        cell.metadata = {key: value for key, value in cell.metadata.items() if key == "tags"}
+    found.metadata = {"kernelspec": found.metadata["kernelspec"], "language_info": {"name": "python"}}
+    return found

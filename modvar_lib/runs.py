@@ -82,8 +82,7 @@ def study_folder(study: str) -> Path:
 
 def run_folder(study: str, settings: dict) -> Path:
     """Where the run with these settings belongs."""
-    group = "-".join(settings[name] for name in ("dataset", "architecture", "regime"))
-    return study_folder(study) / "runs" / group / f"seed-{settings['seed']:03d}"
+    return study_folder(study).joinpath("runs", *_names(settings))
 
 
 def save(study: str, trained: Trained) -> Path:
@@ -112,18 +111,19 @@ def load(path: Path) -> Run:
             raise InputError(f"run: {path / name} is missing; allowed: a complete run; delete the folder and train again")
     try:
         name = "settings.json"
-        settings = json.loads((path / name).read_text())
-        checked = Settings(**{k: v for k, v in settings.items() if k != "seed"}).of_run(settings["seed"])
+        settings = _read_json(path / name)
+        seed = settings.pop("seed")
+        checked = Settings(**settings, seeds=seed).of_run(seed)
+        if (path.parent.name, path.name) != _names(checked):
+            raise ValueError(f"it belongs in {'/'.join(_names(checked))}")
         name = "history.csv"
         history = pd.read_csv(path / name)
         if list(history["epoch"]) != list(range(checked["epochs"])):
             raise ValueError("its epochs are not 0 to epochs - 1")
-        name = "weights.safetensors"
-        weights = load_file(path / name)
         name = "provenance.json"
-        origin = json.loads((path / name).read_text())
+        origin = _read_json(path / name)
         name = "weights.safetensors"
-        run = Run(path, checked, history, weights, origin)
+        run = Run(path, checked, history, load_file(path / name), origin)
         run.network()
     except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -202,6 +202,17 @@ def _cpu() -> str:
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()
     return f"{name}, {os.cpu_count()} cores"
+
+
+def _names(settings: dict) -> tuple[str, str]:
+    return "-".join(settings[name] for name in ("dataset", "architecture", "regime")), f"seed-{settings['seed']:03d}"
+
+
+def _read_json(path: Path) -> dict:
+    found = json.loads(path.read_text())
+    if not isinstance(found, dict):
+        raise ValueError("it is not a JSON object")
+    return found
 
 
 def _write_json(path: Path, value: dict) -> None:

@@ -1,0 +1,64 @@
+# make reproduce   the original experiment, in full          make test        every test
+# make smoke       the same graph at toy size                make benchmark   speed and memory
+# make reproduce CONFIG=config/replication.yaml, then make publish STUDY=replication: the published results
+# Everything needs only a python3 (3.11 or newer, with venv) and installs into .venv by itself.
+
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+PYTHON ?= python3
+CONFIG ?= config/original.yaml
+STUDY ?= $(shell sed -n 's/^study: *//p' $(CONFIG))
+DATASET ?= MNIST
+RESULTS := $(or $(MODVAR_RESULTS),results)
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# one training uses all cores; threads that wait must not spin when something else runs beside it
+export OMP_WAIT_POLICY := passive
+# the terminal to draw progress bars on, if there is one
+export MODVAR_TTY := $(shell test -t 2 && readlink /proc/self/fd/2)
+
+.PHONY: reproduce smoke test benchmark publish reference data lock setup
+
+reproduce: setup
+	@echo "Study $(STUDY) from $(CONFIG): finished runs are kept, the rest is trained. Logs, tables and pages: $(RESULTS)/$(STUDY)/"
+	@snakemake --configfile $(CONFIG)
+	@echo && cat $(RESULTS)/$(STUDY)/headline.md && echo
+	@echo "Look at  $(RESULTS)/$(STUDY)/pages/04_analysis.html  the analysis, with its figures (also in figures/ beside it)"
+	@echo "         $(RESULTS)/$(STUDY)/*.csv                   the tables;  runs/  every network;  notebooks/  as executed"
+
+smoke:
+	@$(MAKE) --no-print-directory reproduce CONFIG=config/smoke.yaml
+
+test: setup
+	@MODVAR_TTY= pytest
+
+benchmark: setup
+	@python benchmarks/benchmark.py
+
+publish: setup
+	@python -m modvar_lib.publish $(STUDY)
+
+# the executed notebooks that the tests compare with: run after a change to a notebook, read the difference, commit it
+reference: setup
+	@python tests/reference/make.py
+
+data: setup
+	@python -m modvar_lib.data $(DATASET)
+
+# exact versions of everything, without addresses. CUDA libraries are left to torch, which pins them itself, so that
+# UV_TORCH_BACKEND=cpu can do without them.
+lock: setup
+	@uv pip compile pyproject.toml --upgrade --universal --python-version 3.11 --no-header --no-annotate --quiet \
+	| grep -vE '^(nvidia-|cuda-|triton)' > requirements.lock.new && mv requirements.lock.new requirements.lock
+
+setup: .venv/ready
+
+.venv/ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys, venv, ensurepip; assert sys.version_info >= (3, 11)' 2>/dev/null || \
+	{ echo "python: $(PYTHON) is $$($(PYTHON) --version 2>&1); allowed: Python 3.11 or newer with its venv module (PYTHON=/path/to/python3)"; exit 1; }
+	@echo "Setting up .venv: about 190 packages, 3.1 GB to download, 5.8 GB on disk; 2.5 GB of the download is CUDA."
+	@echo "Without a GPU: UV_TORCH_BACKEND=cpu make ... fetches a CPU build of torch from PyTorch's own index instead."
+	@$(PYTHON) -m venv .venv
+	@pip install --quiet --disable-pip-version-check uv
+	@uv pip install --quiet --requirements requirements.lock
+	@uv pip install --quiet --no-deps --editable .
+	@touch $@

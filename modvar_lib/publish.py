@@ -1,0 +1,41 @@
+"""Copy a finished study to what is committed: python -m modvar_lib.publish STUDY (or make publish STUDY=...).
+
+Tables and executed notebooks go to results/published/<study>/, figures to figures/<study>/; what was there before is replaced.
+Runs stay where they are.
+"""
+
+import shutil
+import sys
+
+import nbformat
+
+from modvar_lib import data, notebook, runs
+from modvar_lib.errors import InputError
+
+NEEDED = ("runs.csv", "history.csv", "measures.csv", "summary.csv", "difference.csv", "headline.md", "figures", "notebooks")
+
+
+def publish(study: str) -> None:
+    """Copy one study; nothing is touched when a part of it is missing or a notebook ended in an error."""
+    source = runs.study_folder(study)
+    for name in NEEDED:
+        if not (source / name).exists():
+            raise InputError(f"study: {source / name} is missing; allowed: a finished study; run make reproduce with its config")
+    notebooks = {path.name: notebook.clean(path) for path in sorted((source / "notebooks").glob("*.ipynb"))}
+    tables, figures = data.ROOT / "results" / "published" / study, data.ROOT / "figures" / study
+    for folder in (tables, figures):
+        shutil.rmtree(folder, ignore_errors=True)
+    (tables / "notebooks").mkdir(parents=True)
+    for path in [*source.glob("*.csv"), source / "headline.md"]:
+        shutil.copyfile(path, tables / path.name)
+    for name, cleaned in notebooks.items():
+        nbformat.write(cleaned, tables / "notebooks" / name)
+    shutil.copytree(source / "figures", figures)
+    print(f"published {study}: {tables.relative_to(data.ROOT)}/ and {figures.relative_to(data.ROOT)}/; look at them, then commit")
+
+
+if __name__ == "__main__":
+    try:
+        publish(*sys.argv[1:])
+    except InputError as error:
+        sys.exit(f"InputError: {error}")

@@ -1,0 +1,39 @@
+"""Shared by all tests. Nothing a test trains or executes touches the project's own results."""
+
+import os
+import shutil
+import tempfile
+
+import pytest
+
+from modvar_lib import data
+from modvar_lib.settings import Settings
+
+TOY = {"epochs": 3, "period": 1, "final_epochs": 1, "pairs_per_epoch": 512, "batch_size": 64, "test_pairs": 200, "device": "cpu"}
+
+
+def pytest_configure(config):
+    os.environ.pop("MODVAR_TTY", None)
+    os.environ["MODVAR_RESULTS"] = config.modvar_results = tempfile.mkdtemp(prefix="modvar-")  # kernels of nbval inherit it
+
+
+def pytest_unconfigure(config):
+    shutil.rmtree(config.modvar_results, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def splits():
+    return data.digits("MNIST")
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    """An empty results folder of the test's own."""
+    monkeypatch.setenv("MODVAR_RESULTS", str(tmp_path / "results"))
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def toy():
+    """Settings of a training that takes a moment: toy(regime="varying", seeds=...)."""
+    return lambda **changes: Settings(**{"study": "toy", **TOY, **changes})

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from modvar_lib import goals
+from modvar_lib.goals import REGIMES, SUM, Schedule, coefficients, linear
+
+ORIGINAL = Schedule()
+SEEDS = range(3000)
+
+
+@pytest.fixture(scope="module")
+def draws():
+    """[seeds, 9 draws, (a, b)] of the varying regime."""
+    found = [[coefficients(goals.varying(epoch, seed, ORIGINAL)) for epoch in range(0, 90, 10)] for seed in SEEDS]
+    return np.array(found).astype(int)
+
+
+def test_table_is_the_goal():
+    table = linear(3, -2)
+    assert table.shape == (10, 10) and table.dtype == np.float32
+    assert all(table[x, y] == 3 * x - 2 * y for x in range(10) for y in range(10))
+
+
+def test_coefficients_of_a_table_that_is_not_linear():
+    table = SUM.copy()
+    table[4, 7] += 1
+    assert np.isnan(coefficients(table)).all()
+    assert coefficients(linear(-8, 5)) == (-8, 5)
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_fixed_is_the_sum_in_every_epoch(seed):
+    assert all(np.array_equal(goals.fixed(epoch, seed, ORIGINAL), SUM) for epoch in range(100))
+
+
+def test_varying_draws_every_allowed_integer_and_no_other(draws):
+    assert set(draws.ravel()) == set(range(-8, 9)) - {0}
+
+
+def test_varying_is_uniform_and_independent(draws):
+    flat = draws.reshape(-1, 2)
+    for column in (0, 1):
+        _, counts = np.unique(flat[:, column], return_counts=True)
+        assert stats.chisquare(counts).pvalue > 1e-4
+    table = stats.contingency.crosstab(flat[:, 0], flat[:, 1]).count
+    assert stats.chi2_contingency(table).pvalue > 1e-4  # a and b of one draw
+    table = stats.contingency.crosstab(draws[:, :-1, 0].ravel(), draws[:, 1:, 0].ravel()).count
+    assert stats.chi2_contingency(table).pvalue > 1e-4  # one draw and the next
+    table = stats.contingency.crosstab(draws[:-1, :, 0].ravel(), draws[1:, :, 0].ravel()).count
+    assert stats.chi2_contingency(table).pvalue > 1e-4  # one seed and the next
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_varying_switches_at_its_period_and_ends_on_the_sum(seed):
+    tables = [goals.varying(epoch, seed, ORIGINAL) for epoch in range(100)]
+    switches = [epoch for epoch in range(1, 100) if not np.array_equal(tables[epoch], tables[epoch - 1])]
+    assert set(switches) <= set(range(10, 100, 10)) and len(switches) >= 7
+    assert all(np.array_equal(table, SUM) for table in tables[90:])
+
+
+def test_period_final_phase_and_range_are_settings():
+    schedule = Schedule(epochs=12, period=3, final_epochs=4, max_coefficient=2)
+    found = np.array([[coefficients(goals.varying(e, s, schedule)) for e in range(12)] for s in range(300)])
+    assert (found[:, 8:] == 1).all()
+    assert set(found[:, :8].ravel()) == {-2, -1, 1, 2}
+    assert (found[:, 0] == found[:, 2]).all() and (found[:, 2] != found[:, 3]).any()
+
+
+def test_without_a_final_phase_the_last_epoch_is_a_draw():
+    schedule = Schedule(final_epochs=0)
+    assert any(coefficients(goals.varying(99, seed, schedule)) != (1, 1) for seed in range(5))
+
+
+@pytest.mark.parametrize("name", REGIMES)
+def test_regimes_are_pure(name):
+    state = np.random.get_state()[1].copy()
+    first = REGIMES[name](13, 5, ORIGINAL)
+    REGIMES[name](40, 6, ORIGINAL)
+    assert np.array_equal(first, REGIMES[name](13, 5, ORIGINAL))
+    assert np.array_equal(state, np.random.get_state()[1])

@@ -1,0 +1,112 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from modvar_lib import data, goals, models, training
+from modvar_lib.models import ARCHITECTURES
+
+
+def numbers(trained):
+    return [trained.history.to_csv(), *(value.numpy().tobytes() for value in trained.weights.values())]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_together_equals_one_at_a_time_over_the_first_steps(toy, splits, architecture):
+    settings = toy(architecture=architecture, regime="varying", seeds=(2, 0, 1), epochs=1, pairs_per_epoch=640)
+    together = training.train(settings, splits)
+    for trained in together:
+        alone = training.train(settings.model_copy(update={"seeds": (trained.settings["seed"],)}), splits)[0]
+        assert alone.settings == trained.settings
+        assert np.allclose(alone.history, trained.history, rtol=1e-3)
+        for name, value in alone.weights.items():
+            assert torch.allclose(value, trained.weights[name], atol=1e-4)
+
+
+def test_against_an_ordinary_training_loop(toy, splits):
+    """One network, one nn.Module, torch.optim.Adam, no batching of replicas: the same history and weights."""
+    settings = toy(regime="varying", seeds=4, epochs=2)
+    trained = training.train(settings, splits)[0]
+    digits, test = splits
+    network = models.initial("mlp", 4)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+
+    def batch(split, pairs, goal):
+        left, right = (split.images[rows].view(-1, 28, 28).float() / 255 for rows in pairs.T)
+        table = torch.from_numpy(goal)
+        return torch.stack([left, right], 1), table[split.labels[pairs[:, 0]], split.labels[pairs[:, 1]]]
+
+    for epoch in range(2):
+        goal = goals.varying(epoch, 4, settings)
+        squared = 0.0
+        for pairs in torch.from_numpy(data.training_pairs(4, epoch, 512)).split(64):
+            x, y = batch(digits, pairs, goal)
+            loss = torch.nn.functional.mse_loss(network(x).squeeze(1), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            squared += loss.item() * len(pairs)
+        x, y = batch(test, torch.from_numpy(data.evaluation_pairs(4, 200)[:, :2]), goal)
+        with torch.no_grad():
+            mse = (network(x).squeeze(1) - y).square().mean().item()
+        row = trained.history.iloc[epoch]
+        assert (row["a"], row["b"]) == goals.coefficients(goal)
+        assert row["train_mse"] == pytest.approx(squared / 512, rel=1e-3)
+        assert row["test_mse"] == pytest.approx(mse, rel=1e-3)
+        assert row["test_r2"] == pytest.approx(1 - mse / y.var(correction=0).item(), rel=1e-3)
+    for name, value in network.state_dict().items():
+        assert torch.allclose(value, trained.weights[name], atol=1e-4)
+
+
+def test_same_seed_same_bits(toy, splits):
+    settings = toy(regime="varying", seeds="0-1")
+    first, again = (training.train(settings, splits) for _ in range(2))
+    assert [numbers(t) for t in first] == [numbers(t) for t in again]
+    assert numbers(first[0]) != numbers(first[1])
+
+
+def test_regimes_share_start_and_pairs(toy, splits):
+    """With the varying goal on its final phase throughout, both regimes are the same training, to the bit."""
+    fixed = training.train(toy(regime="fixed"), splits)[0]
+    varying = training.train(toy(regime="varying", final_epochs=3), splits)[0]
+    assert numbers(fixed) == numbers(varying)
+
+
+def test_global_random_state_is_neither_read_nor_changed(toy, splits):
+    torch.manual_seed(1)
+    np.random.seed(1)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    first = numbers(training.train(toy(), splits)[0])
+    assert torch.equal(before[0], torch.get_rng_state()) and np.array_equal(before[1], np.random.get_state()[1])
+    torch.manual_seed(2)
+    assert first == numbers(training.train(toy(), splits)[0])
+
+
+@pytest.mark.parametrize(("architecture", "reached"), [("mlp", 0.55), ("cnn", 0.3)])
+def test_a_short_run_learns(toy, splits, architecture, reached):
+    settings = toy(architecture=architecture, epochs=3, pairs_per_epoch=20_000, seeds="0-1", test_pairs=1000)
+    for trained in training.train(settings, splits):
+        history = trained.history
+        assert history["train_mse"].is_monotonic_decreasing
+        assert history["test_r2"].iloc[-1] > reached
+        assert np.allclose(history["test_r2"], history["sum_r2"])
+
+
+def test_history_has_its_columns_and_goals(toy, splits):
+    history = training.train(toy(regime="varying", seeds=3), splits)[0].history
+    assert list(history) == ["epoch", "a", "b", "train_mse", "test_mse", "test_r2", "sum_mse", "sum_r2"]
+    assert history["epoch"].tolist() == [0, 1, 2] and (history.loc[2, ["a", "b"]] == 1).all()
+    assert isinstance(history, pd.DataFrame) and np.isfinite(history).all(axis=None)
+
+
+def test_r2_is_1_when_right_and_0_for_the_mean():
+    target = torch.tensor([[0.0, 2.0, 4.0]])
+    assert training.mse_and_r2(target, target) == ([0.0], [1.0])
+    mse, r2 = training.mse_and_r2(torch.full((1, 3), 2.0), target)
+    assert mse == pytest.approx([8 / 3]) and r2 == pytest.approx([0.0])
+
+
+def test_log_lines_say_what_how_far_and_how_long(toy, splits, capsys):
+    training.train(toy(regime="varying", seeds="0-1"), splits)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("MNIST mlp varying, 2 seeds: epoch 3/3, ") and last.endswith("0 s left")
