@@ -19,7 +19,9 @@ from modvar_lib.errors import InputError, lookup
 from modvar_lib.streams import rng
 
 ROOT = Path(__file__).resolve().parents[1]
-DATASETS = dict.fromkeys(["MNIST", "FashionMNIST", "KMNIST"])  # names of torchvision.datasets classes
+DATASETS = dict.fromkeys(
+    ["MNIST", "FashionMNIST", "KMNIST"]
+)  # names of torchvision.datasets classes
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,13 @@ def files(dataset: str) -> list[Path]:
     for name, md5 in getattr(datasets, dataset).resources:
         path = raw / name
         if not path.is_file():
-            raise InputError(f"dataset: {path} is missing; put it there, or run: make data DATASET={dataset}")
+            raise InputError(
+                f"dataset: {path} is missing; put it there, or run: make data DATASET={dataset}"
+            )
         if not check_integrity(path, md5):
-            raise InputError(f"dataset: {path} is damaged, its MD5 is not {md5}; delete it and put the original there")
+            raise InputError(
+                f"dataset: {path} is damaged, its MD5 is not {md5}; delete it and put the original there"
+            )
         paths.append(path)
     return paths
 
@@ -65,16 +71,20 @@ def checksums(dataset: str) -> dict[str, str]:
 
 
 def digits(dataset: str = "MNIST") -> tuple[Digits, Digits]:
-    """The training and the test split, read by torchvision. Reads local files alone; never fetches, writes nothing beside them."""
+    """The training and the test split, read by torchvision. Only local files are read; none is fetched or written."""
     from torchvision import datasets
 
     paths = files(dataset)
-    with tempfile.TemporaryDirectory() as root:  # torchvision unpacks the .gz here, so the data folder stays as it is
+    with (
+        tempfile.TemporaryDirectory() as root
+    ):  # torchvision unpacks the .gz here, so the data folder stays as it is
         raw = Path(root, dataset, "raw")
         raw.mkdir(parents=True)
         for path in paths:
             (raw / path.name).symlink_to(path.resolve())
-        splits = [getattr(datasets, dataset)(root, train=train, download=True) for train in (True, False)]
+        splits = [
+            getattr(datasets, dataset)(root, train=train, download=True) for train in (True, False)
+        ]
     return tuple(Digits(s.data.flatten(1), s.targets) for s in splits)
 
 
@@ -95,7 +105,11 @@ def halves(images: Tensor, pairs: Tensor, buffer: Tensor | None = None) -> Tenso
     fresh memory for every batch would cost three times as much as the gathering itself.
     """
     pixels = images.index_select(0, pairs.reshape(-1))
-    out = torch.empty(pixels.numel(), device=pixels.device) if buffer is None else buffer[: pixels.numel()]
+    out = (
+        torch.empty(pixels.numel(), device=pixels.device)
+        if buffer is None
+        else buffer[: pixels.numel()]
+    )
     return out.copy_(pixels.view(-1)).mul_(1 / 255).view(*pairs.shape, 28, 28)
 
 
@@ -104,7 +118,9 @@ def side_by_side(pair: Tensor) -> Tensor:
     return pair.transpose(-3, -2).flatten(-2)
 
 
-if __name__ == "__main__":  # python -m modvar_lib.data KMNIST: the one place that may fetch, and only when asked
+if (
+    __name__ == "__main__"
+):  # python -m modvar_lib.data KMNIST: the one place that may fetch, and only when asked
     from torchvision import datasets as _datasets
 
     for _name in sys.argv[1:]:

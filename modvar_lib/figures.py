@@ -7,13 +7,23 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]  # Okabe and Ito: safe for colour-blind readers
+COLOURS = [
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+]  # Okabe and Ito: safe for colour-blind readers
 STYLE = {
     "figure.dpi": 110,
     "savefig.dpi": 160,
     "savefig.bbox": "tight",
     "font.size": 10,
-    "axes.titlesize": 11,
+    "axes.titlesize": 10,
+    "axes.labelsize": 10,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
@@ -41,25 +51,42 @@ def colours(regimes) -> dict[str, str]:
     return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(order)}
 
 
-def headline(scores: pd.DataFrame, summary: pd.DataFrame, original: dict[str, list[float]], label: str) -> Figure:
+def headline(
+    scores: pd.DataFrame, summary: pd.DataFrame, original: dict[str, list[float]], label: str
+) -> Figure:
     """The score of every network by regime, with mean and interval, and the original's values beside.
 
     scores: architecture, regime, seed, value, failed. summary: architecture, regime, networks, failed, mean, low, high.
     """
     architectures = list(summary["architecture"].unique())
     figure, axes = plt.subplots(
-        1, len(architectures), figsize=(3.4 * len(architectures) + 1.2, 3.9), sharey=True, squeeze=False, layout="constrained"
+        1,
+        len(architectures),
+        figsize=(3.4 * len(architectures) + 1.2, 3.9),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
     )
     for ax, architecture in zip(axes[0], architectures):
         rows = summary[summary["architecture"] == architecture]
         palette = colours(rows["regime"])
         for x, row in enumerate(rows.itertuples()):
-            own = scores[(scores["architecture"] == architecture) & (scores["regime"] == row.regime)].sort_values("seed")
+            own = scores[
+                (scores["architecture"] == architecture) & (scores["regime"] == row.regime)
+            ].sort_values("seed")
             spread = [x + 0.16 * ((i % 5) - 2) / 2 for i in range(len(own))]
             for failed, marker in ((False, "o"), (True, "x")):
                 shown = own["failed"].to_numpy() == failed
                 at = [s for s, keep in zip(spread, shown) if keep]
-                ax.scatter(at, own["value"][shown], s=24, marker=marker, color=palette[row.regime], alpha=0.55, linewidths=1.2)
+                ax.scatter(
+                    at,
+                    own["value"][shown],
+                    s=24,
+                    marker=marker,
+                    color=palette[row.regime],
+                    alpha=0.55,
+                    linewidths=1.2,
+                )
             ax.errorbar(
                 x + 0.26,
                 row.mean,
@@ -71,17 +98,33 @@ def headline(scores: pd.DataFrame, summary: pd.DataFrame, original: dict[str, li
             )
             if row.regime in original:
                 mean, spread_of_original = original[row.regime]
-                ax.errorbar(x - 0.26, mean, yerr=spread_of_original, fmt="D", color=GREY, capsize=4, ms=5, mfc="white")
-        ax.set_xticks(range(len(rows)), [f"{r.regime}\nn = {r.networks}, failed {r.failed}" for r in rows.itertuples()])
+                ax.errorbar(
+                    x - 0.26,
+                    mean,
+                    yerr=spread_of_original,
+                    fmt="D",
+                    color=GREY,
+                    capsize=4,
+                    ms=5,
+                    mfc="white",
+                )
+        ax.set_xticks(
+            range(len(rows)),
+            [f"{r.regime}\nn = {r.networks}, failed {r.failed}" for r in rows.itertuples()],
+        )
         ax.set_xlim(-0.6, len(rows) - 0.4)
         ax.set_title(architecture)
     axes[0][0].set_ylabel("activation change (original score)")
-    axes[0][0].set_ylim(bottom=0)
+    axes[0][0].set_ylim(
+        0, max(0.8, 1.15 * scores["value"].max())
+    )  # a wide interval of few networks may leave the picture
     key = [
         plt.Line2D([], [], ls="", marker="o", color="k", alpha=0.55, label="one network"),
         plt.Line2D([], [], ls="", marker="x", color="k", alpha=0.55, label="failed network"),
         plt.Line2D([], [], ls="-", marker="s", color="k", label="mean, 95 % t interval"),
-        plt.Line2D([], [], ls="-", marker="D", color=GREY, mfc="white", label="original, mean ± its spread"),
+        plt.Line2D(
+            [], [], ls="-", marker="D", color=GREY, mfc="white", label="original, mean ± its spread"
+        ),
     ]
     figure.legend(handles=key, loc="outside lower center", ncols=2, fontsize=9)
     figure.suptitle(label, fontsize=11)
@@ -95,7 +138,12 @@ def layers(scores: pd.DataFrame, summary: pd.DataFrame, label: str) -> Figure:
     """
     architectures, sides = list(summary["architecture"].unique()), ["left", "right"]
     figure, axes = plt.subplots(
-        len(architectures), 2, figsize=(9.6, 3.1 * len(architectures) + 0.6), sharey="row", squeeze=False, layout="constrained"
+        len(architectures),
+        2,
+        figsize=(9.6, 3.1 * len(architectures) + 0.6),
+        sharey="row",
+        squeeze=False,
+        layout="constrained",
     )
     palette = colours(summary["regime"])
     regimes = [regime for regime in palette if regime in set(summary["regime"])]
@@ -105,17 +153,51 @@ def layers(scores: pd.DataFrame, summary: pd.DataFrame, label: str) -> Figure:
             for k, regime in enumerate(regimes):
                 shift = 0.36 * (k - (len(regimes) - 1) / 2)
                 for x, layer in enumerate(names):
-                    pick = {"architecture": architecture, "side": side, "regime": regime, "layer": layer}
+                    pick = {
+                        "architecture": architecture,
+                        "side": side,
+                        "regime": regime,
+                        "layer": layer,
+                    }
                     own = _where(scores, pick)
-                    ax.scatter([x + shift] * len(own), own["value"], s=12, color=palette[regime], alpha=0.35, linewidths=0)
+                    ax.scatter(
+                        [x + shift] * len(own),
+                        own["value"],
+                        s=12,
+                        color=palette[regime],
+                        alpha=0.35,
+                        linewidths=0,
+                    )
                     for row in _where(summary, pick).itertuples():
-                        bar = None if pd.isna(row.low) else [[row.mean - row.low], [row.high - row.mean]]
-                        ax.errorbar(x + shift + 0.11, row.mean, yerr=bar, fmt="s", ms=4, capsize=3, color=palette[regime])
+                        bar = (
+                            None
+                            if pd.isna(row.low)
+                            else [[row.mean - row.low], [row.high - row.mean]]
+                        )
+                        ax.errorbar(
+                            x + shift + 0.11,
+                            row.mean,
+                            yerr=bar,
+                            fmt="s",
+                            ms=4,
+                            capsize=3,
+                            color=palette[regime],
+                        )
             ax.set_xticks(range(len(names)), names, rotation=20, ha="right")
             ax.set_title(f"{architecture}: {side} digit exchanged")
-            ax.set_ylim(bottom=0)
+            ax.set_ylim(0, 1.1 * _where(scores, {"architecture": architecture})["value"].max())
         axes[i][0].set_ylabel("activation change")
-    key = [plt.Line2D([], [], ls="-", marker="s", color=palette[r], label=f"{r}: networks, mean, 95 % t interval") for r in regimes]
+    key = [
+        plt.Line2D(
+            [],
+            [],
+            ls="-",
+            marker="s",
+            color=palette[r],
+            label=f"{r}: networks, mean, 95 % t interval",
+        )
+        for r in regimes
+    ]
     figure.legend(handles=key, loc="outside lower center", ncols=len(key), fontsize=9)
     figure.suptitle(label, fontsize=11)
     return figure
@@ -128,17 +210,34 @@ def curves(history: pd.DataFrame, switches: list[int], label: str, floor: float 
     """
     architectures = list(history["architecture"].unique())
     figure, axes = plt.subplots(
-        len(architectures), 2, figsize=(9.6, 2.9 * len(architectures) + 0.7), sharex=True, sharey=True, squeeze=False, layout="constrained"
+        len(architectures),
+        2,
+        figsize=(9.6, 2.9 * len(architectures) + 0.7),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
     )
     palette = colours(history["regime"])
     regimes = [regime for regime in palette if regime in set(history["regime"])]
     for i, architecture in enumerate(architectures):
-        for ax, (column, title) in zip(axes[i], (("test_r2", "goal of the epoch"), ("sum_r2", "x + y"))):
+        for ax, (column, title) in zip(
+            axes[i], (("test_r2", "goal of the epoch"), ("sum_r2", "x + y"))
+        ):
             for switch in switches:
                 ax.axvline(switch - 0.5, color=GREY, lw=0.6, ls=":")
-            for (regime, _), run in history[history["architecture"] == architecture].groupby(["regime", "seed"]):
+            for (regime, _), run in history[history["architecture"] == architecture].groupby(
+                ["regime", "seed"]
+            ):
                 failed = bool(run["failed"].iloc[0])
-                ax.plot(run["epoch"], run[column], color=palette[regime], lw=0.9, alpha=0.6, ls="--" if failed else "-")
+                ax.plot(
+                    run["epoch"],
+                    run[column],
+                    color=palette[regime],
+                    lw=0.9,
+                    alpha=0.6,
+                    ls="--" if failed else "-",
+                )
             ax.axhline(0, color=GREY, lw=0.6)
             ax.set_ylim(floor, 1.03)
             ax.set_title(f"{architecture}: R² on {title}")

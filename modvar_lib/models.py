@@ -31,13 +31,19 @@ def check(name: str, model: nn.Module) -> None:
     with torch.no_grad():
         out, seen = activations(model, torch.zeros(3, 2, 28, 28))
     widths = {layer: value.shape[1] for (layer, when), value in seen.items() if when == "post"}
-    if list(widths)[-2:] != ["bottleneck", "readout"] or widths["bottleneck"] != 2 or out.shape != (3, 1):
+    if (
+        list(widths)[-2:] != ["bottleneck", "readout"]
+        or widths["bottleneck"] != 2
+        or out.shape != (3, 1)
+    ):
         raise InputError(
             f"architecture: {name} has layers {widths} and gives {tuple(out.shape)} for 3 pairs; "
             "allowed: the last two layers are bottleneck with 2 units and readout, and 3 pairs give (3, 1)"
         )
     if any(True for _ in model.buffers()):
-        raise InputError(f"architecture: {name} has buffers; allowed: parameters only, so that replicas stay independent")
+        raise InputError(
+            f"architecture: {name} has buffers; allowed: parameters only, so that replicas stay independent"
+        )
 
 
 def activations(model: nn.Module, pairs: Tensor) -> tuple[Tensor, dict[tuple[str, str], Tensor]]:
@@ -66,7 +72,9 @@ def activations(model: nn.Module, pairs: Tensor) -> tuple[Tensor, dict[tuple[str
 def initial(name: str, seed: int) -> nn.Module:
     """A network with the initial weights of a seed (PyTorch's defaults for its modules), made on the CPU."""
     make = lookup(ARCHITECTURES, "architecture", name)
-    with torch.random.fork_rng(devices=[]):  # modules draw from the global generator: lend it a seed and put it back
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # modules draw from the global generator: lend it a seed and put it back
         torch.manual_seed(int(rng("weights", seed).integers(2**63)))
         return make()
 
@@ -82,9 +90,14 @@ class Replicas:
         networks = [initial(name, seed) for seed in seeds]
         check(name, networks[0])
         stacked, _ = stack_module_state(networks)
-        self.leaves = {k: _turned(v.detach()).contiguous().to(device).requires_grad_() for k, v in stacked.items()}
+        self.leaves = {
+            k: _turned(v.detach()).contiguous().to(device).requires_grad_()
+            for k, v in stacked.items()
+        }
         skeleton = networks[0].to("meta")
-        self._forward = vmap(lambda parameters, pairs: functional_call(skeleton, parameters, (pairs,)))
+        self._forward = vmap(
+            lambda parameters, pairs: functional_call(skeleton, parameters, (pairs,))
+        )
 
     def __call__(self, pairs: Tensor) -> Tensor:
         """Outputs [R, B] for each replica's own pairs [R, B, 2, 28, 28]."""
@@ -92,7 +105,10 @@ class Replicas:
 
     def weights(self, replica: int) -> dict[str, Tensor]:
         """One replica's weights, on the CPU."""
-        return {k: _turned(v.detach())[replica].cpu().contiguous().clone() for k, v in self.leaves.items()}
+        return {
+            k: _turned(v.detach())[replica].cpu().contiguous().clone()
+            for k, v in self.leaves.items()
+        }
 
 
 def _turned(stacked: Tensor) -> Tensor:

@@ -24,22 +24,39 @@ def injected() -> list[str]:
     from IPython import get_ipython
 
     shell = get_ipython()
-    cells = [source for source in (shell.user_ns.get("In", []) if shell else []) if source.startswith("# Parameters\n")]
+    cells = [
+        source
+        for source in (shell.user_ns.get("In", []) if shell else [])
+        if source.startswith("# Parameters\n")
+    ]
     body = ast.parse(cells[-1]).body if cells else []
-    return [target.id for line in body if isinstance(line, ast.Assign) for target in line.targets if isinstance(target, ast.Name)]
+    return [
+        target.id
+        for line in body
+        if isinstance(line, ast.Assign)
+        for target in line.targets
+        if isinstance(target, ast.Name)
+    ]
 
 
 def versions() -> str:
     """One line: Python, torch and modvar."""
-    return f"Python {platform.python_version()}, torch {version('torch')}, modvar {version('modvar')}"
+    return (
+        f"Python {platform.python_version()}, torch {version('torch')}, modvar {version('modvar')}"
+    )
 
 
 def clean(executed: Path) -> nbformat.NotebookNode:
-    """An executed notebook fit to commit: outputs kept, timing, papermill's and language metadata left out. Errors are refused."""
+    """An executed notebook fit to commit: outputs without timing and papermill's metadata. Errors are refused."""
     found = nbformat.read(executed, as_version=4)
     for cell in found.cells:
         if any(output.output_type == "error" for output in cell.get("outputs", [])):
-            raise InputError(f"notebook: {executed} ends in an error; allowed: one that ran to its end")
+            raise InputError(
+                f"notebook: {executed} ends in an error; allowed: one that ran to its end"
+            )
         cell.metadata = {key: value for key, value in cell.metadata.items() if key == "tags"}
-    found.metadata = {"kernelspec": found.metadata["kernelspec"], "language_info": {"name": "python"}}
+    found.metadata = {
+        "kernelspec": found.metadata["kernelspec"],
+        "language_info": {"name": "python"},
+    }
     return found

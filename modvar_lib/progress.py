@@ -16,7 +16,9 @@ def shown_range(total: int, label: str) -> Iterator[int]:
     terminal = os.environ.get("MODVAR_TTY")
     if terminal:
         with open(terminal, "w") as file:
-            yield from tqdm(range(total), label, file=file, unit="epoch", leave=False, dynamic_ncols=True)
+            yield from tqdm(
+                range(total), label, file=file, unit="epoch", leave=False, dynamic_ncols=True
+            )
     elif sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ:
         yield from notebook_tqdm(range(total), label, unit="epoch")
     else:
@@ -26,7 +28,10 @@ def shown_range(total: int, label: str) -> Iterator[int]:
             done, spent = i + 1, time.monotonic() - started
             if done == total or (done >= due * total and spent > 1):
                 left = spent / done * (total - done)
-                print(f"{label}: epoch {done}/{total}, {_minutes(spent)} so far, {_minutes(left)} left", flush=True)
+                print(
+                    f"{label}: epoch {done}/{total}, {_minutes(spent)} so far, {_minutes(left)} left",
+                    flush=True,
+                )
                 due = done / total + 1 / LINES
 
 

@@ -12,7 +12,16 @@ import nbformat
 from modvar_lib import data, notebook, runs
 from modvar_lib.errors import InputError
 
-NEEDED = ("runs.csv", "history.csv", "measures.csv", "summary.csv", "difference.csv", "headline.md", "figures", "notebooks")
+NEEDED = (
+    "runs.csv",
+    "history.csv",
+    "measures.csv",
+    "summary.csv",
+    "difference.csv",
+    "headline.md",
+    "figures",
+    "notebooks",
+)
 
 
 def publish(study: str) -> None:
@@ -20,8 +29,12 @@ def publish(study: str) -> None:
     source = runs.study_folder(study)
     for name in NEEDED:
         if not (source / name).exists():
-            raise InputError(f"study: {source / name} is missing; allowed: a finished study; run make reproduce with its config")
-    notebooks = {path.name: notebook.clean(path) for path in sorted((source / "notebooks").glob("*.ipynb"))}
+            raise InputError(
+                f"study: {source / name} is missing; allowed: a finished study; run make reproduce with its config"
+            )
+    notebooks = {
+        path.name: notebook.clean(path) for path in sorted((source / "notebooks").glob("*.ipynb"))
+    }
     tables, figures = data.ROOT / "results" / "published" / study, data.ROOT / "figures" / study
     for folder in (tables, figures):
         shutil.rmtree(folder, ignore_errors=True)
@@ -31,7 +44,9 @@ def publish(study: str) -> None:
     for name, cleaned in notebooks.items():
         nbformat.write(cleaned, tables / "notebooks" / name)
     shutil.copytree(source / "figures", figures)
-    print(f"published {study}: {tables.relative_to(data.ROOT)}/ and {figures.relative_to(data.ROOT)}/; look at them, then commit")
+    print(
+        f"published {study}: {tables.relative_to(data.ROOT)}/ and {figures.relative_to(data.ROOT)}/; look at them, then commit"
+    )
 
 
 if __name__ == "__main__":

@@ -65,13 +65,19 @@ def table(study: str, name: str) -> pd.DataFrame:
     """One of a study's tables, such as measures.csv; one line of error when it is not there or empty."""
     path = study_folder(study) / name
     if not path.is_file():
-        raise InputError(f"study: {study!r} has no {path}; measure its runs first, with 03_metric.ipynb")
+        raise InputError(
+            f"study: {study!r} has no {path}; measure its runs first, with 03_metric.ipynb"
+        )
     try:
         found = pd.read_csv(path)
     except (ValueError, UnicodeDecodeError) as error:
-        raise InputError(f"study: {path} cannot be read ({error}); delete it and run 03_metric.ipynb again") from None
+        raise InputError(
+            f"study: {path} cannot be read ({error}); delete it and run 03_metric.ipynb again"
+        ) from None
     if found.empty:
-        raise InputError(f"study: {path} has no rows; measure some runs first, with 03_metric.ipynb")
+        raise InputError(
+            f"study: {path} has no rows; measure some runs first, with 03_metric.ipynb"
+        )
     return found
 
 
@@ -95,7 +101,8 @@ def save(study: str, trained: Trained) -> Path:
         trained.history.to_csv(aside / "history.csv", index=False)
         save_file(trained.weights, aside / "weights.safetensors")
         _write_json(aside / "provenance.json", provenance(trained))
-        aside.chmod(0o755)
+        for private, mode in ((aside, 0o755), (aside / "weights.safetensors", 0o644)):
+            private.chmod(mode)
         if path.exists():
             shutil.rmtree(path)
         aside.rename(path)
@@ -108,7 +115,9 @@ def load(path: Path) -> Run:
     """Read a run and check it; one line of error that names the file when it is missing or damaged."""
     for name in FILES:
         if not (path / name).is_file():
-            raise InputError(f"run: {path / name} is missing; allowed: a complete run; delete the folder and train again")
+            raise InputError(
+                f"run: {path / name} is missing; allowed: a complete run; delete the folder and train again"
+            )
     try:
         name = "settings.json"
         settings = _read_json(path / name)
@@ -127,7 +136,9 @@ def load(path: Path) -> Run:
         run.network()
     except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"run: {path / name} is damaged ({why}); delete the folder and train again") from None
+        raise InputError(
+            f"run: {path / name} is damaged ({why}); delete the folder and train again"
+        ) from None
     return run
 
 
@@ -135,14 +146,18 @@ def paths(study: str) -> list[Path]:
     """The folders of all runs of a study; one line of error when there are none."""
     found = sorted((study_folder(study) / "runs").glob("*/seed-*"))
     if not found:
-        raise InputError(f"study: {study!r} has no runs in {study_folder(study)}; train some first, with 02_train.ipynb")
+        raise InputError(
+            f"study: {study!r} has no runs in {study_folder(study)}; train some first, with 02_train.ipynb"
+        )
     return found
 
 
 def tables(study: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """All runs of a study as two tidy tables: a row a run (settings and provenance), and a row an epoch of a run (history)."""
     found = [load(path) for path in paths(study)]
-    flat = [pd.json_normalize(run.provenance | {"data": None}).drop(columns="data") for run in found]
+    flat = [
+        pd.json_normalize(run.provenance | {"data": None}).drop(columns="data") for run in found
+    ]
     about = [pd.DataFrame([run.settings]).join(table) for run, table in zip(found, flat)]
     histories = [run.history.assign(**run.key)[[*KEYS, *run.history.columns]] for run in found]
     return pd.concat(about, ignore_index=True), pd.concat(histories, ignore_index=True)
@@ -154,7 +169,9 @@ def missing(settings: Settings) -> tuple[int, ...]:
     for seed in settings.seeds:
         wanted = settings.of_run(seed)
         path = run_folder(settings.study, wanted)
-        if not all((path / name).is_file() for name in FILES):  # absent, or emptied by hand: train it
+        if not all(
+            (path / name).is_file() for name in FILES
+        ):  # absent, or emptied by hand: train it
             todo.append(seed)
             continue
         for name, value in load(path).settings.items():
@@ -186,7 +203,9 @@ def provenance(trained: Trained) -> dict:
 
 def _git() -> dict | None:
     def ask(*words):
-        return subprocess.run(["git", "-C", data.ROOT, *words], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", data.ROOT, *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
         return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
@@ -198,14 +217,18 @@ def _git() -> dict | None:
 def _cpu() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        name = next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()
     return f"{name}, {os.cpu_count()} cores"
 
 
 def _names(settings: dict) -> tuple[str, str]:
-    return "-".join(settings[name] for name in ("dataset", "architecture", "regime")), f"seed-{settings['seed']:03d}"
+    return "-".join(
+        settings[name] for name in ("dataset", "architecture", "regime")
+    ), f"seed-{settings['seed']:03d}"
 
 
 def _read_json(path: Path) -> dict:

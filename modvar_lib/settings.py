@@ -24,10 +24,18 @@ class Settings(Schedule):
     architecture: str = "mlp"  # the original does not say; the plainest
     regime: str = "fixed"
     seeds: tuple[int, ...] = Field((0,), description=SEEDS)
-    pairs_per_epoch: int = Field(60_000, ge=1, description="a whole number from 1")  # one pair for each training digit
-    batch_size: int = Field(256, ge=1, description="a whole number from 1")  # not stated; an ordinary choice
-    learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False, description="a number above 0")  # Adam's default
-    test_pairs: int = Field(5_000, ge=2, description="a whole number from 2")  # standard error of R² below 0.005
+    pairs_per_epoch: int = Field(
+        60_000, ge=1, description="a whole number from 1"
+    )  # one pair for each training digit
+    batch_size: int = Field(
+        256, ge=1, description="a whole number from 1"
+    )  # not stated; an ordinary choice
+    learning_rate: float = Field(
+        1e-3, gt=0, allow_inf_nan=False, description="a number above 0"
+    )  # Adam's default
+    test_pairs: int = Field(
+        5_000, ge=2, description="a whole number from 2"
+    )  # standard error of R² below 0.005
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
 
     def __init__(self, **values: Any):
@@ -72,19 +80,25 @@ class Settings(Schedule):
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
             raise ValueError(_got("device", value, cls))
         if value.startswith("cuda") and int(value[5:] or 0) >= torch.cuda.device_count():
-            raise ValueError(f"device: got {value!r}; allowed here: auto, cpu (CUDA devices found: {torch.cuda.device_count()})")
+            raise ValueError(
+                f"device: got {value!r}; allowed here: auto, cpu (CUDA devices found: {torch.cuda.device_count()})"
+            )
         return value
 
     @model_validator(mode="after")
     def _final_phase(self):
         if self.final_epochs > self.epochs:
-            raise ValueError(f"final_epochs: got {self.final_epochs}; allowed: a whole number from 0 to epochs, which is {self.epochs}")
+            raise ValueError(
+                f"final_epochs: got {self.final_epochs}; allowed: a whole number from 0 to epochs, which is {self.epochs}"
+            )
         return self
 
     @property
     def torch_device(self) -> str:
         """The device that `auto` stands for."""
-        return self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        return (
+            self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        )
 
     def of_run(self, seed: int) -> dict[str, Any]:
         """The part that determines one run: no study, no device, the seed alone."""
@@ -98,7 +112,9 @@ def parse_seeds(value: Any) -> tuple[int, ...]:
     if isinstance(value, str):
         parts = [re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part) for part in value.split(",")]
         spans = [(int(m[1]), int(m[2] or m[1])) for m in parts if m]
-        if len(spans) < len(parts) or any(last < first or last - first >= MAX_SEEDS for first, last in spans):
+        if len(spans) < len(parts) or any(
+            last < first or last - first >= MAX_SEEDS for first, last in spans
+        ):
             raise ValueError
         value = [seed for first, last in spans for seed in range(first, last + 1)]
     seeds = tuple(value)

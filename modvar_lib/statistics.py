@@ -15,7 +15,11 @@ def describe(values) -> dict[str, float]:
     n = len(values)
     mean = values.mean() if n else np.nan
     sd = values.std(ddof=1) if n > 1 else np.nan
-    low, high = stats.t.interval(CONFIDENCE, n - 1, mean, sd / np.sqrt(n)) if n > 1 and sd > 0 else (np.nan, np.nan)
+    low, high = (
+        stats.t.interval(CONFIDENCE, n - 1, mean, sd / np.sqrt(n))
+        if n > 1 and sd > 0
+        else (np.nan, np.nan)
+    )
     return {"n": n, "mean": mean, "sd": sd, "low": low, "high": high}
 
 
@@ -28,9 +32,26 @@ def paired_difference(first: pd.Series, second: pd.Series, rng: int = 0) -> dict
     """
     change = (second - first).dropna().to_numpy(dtype=float)
     n = len(change)
-    result = {"n": n, "difference": change.mean() if n else np.nan, "low": np.nan, "high": np.nan, "p": np.nan, "d": np.nan}
+    result = {
+        "n": n,
+        "difference": change.mean() if n else np.nan,
+        "low": np.nan,
+        "high": np.nan,
+        "p": np.nan,
+        "d": np.nan,
+    }
     if n < 2 or np.ptp(change) == 0:
         return result
-    interval = stats.bootstrap((change,), np.mean, confidence_level=CONFIDENCE, n_resamples=RESAMPLES, rng=rng).confidence_interval
-    test = stats.permutation_test((change,), np.mean, permutation_type="samples", n_resamples=RESAMPLES, rng=rng)
-    return {**result, "low": interval.low, "high": interval.high, "p": test.pvalue, "d": change.mean() / change.std(ddof=1)}
+    interval = stats.bootstrap(
+        (change,), np.mean, confidence_level=CONFIDENCE, n_resamples=RESAMPLES, rng=rng
+    ).confidence_interval
+    test = stats.permutation_test(
+        (change,), np.mean, permutation_type="samples", n_resamples=RESAMPLES, rng=rng
+    )
+    return {
+        **result,
+        "low": interval.low,
+        "high": interval.high,
+        "p": test.pvalue,
+        "d": change.mean() / change.std(ddof=1),
+    }

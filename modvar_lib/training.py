@@ -30,14 +30,18 @@ class Trained:
     group_size: int
 
 
-def evaluate(replicas: models.Replicas, images: Tensor, pairs: Tensor, buffer: Tensor, chunk: int) -> Tensor:
+def evaluate(
+    replicas: models.Replicas, images: Tensor, pairs: Tensor, buffer: Tensor, chunk: int
+) -> Tensor:
     """Outputs [R, N] for each replica's pairs [R, N, 2], `chunk` pairs at a time."""
     with torch.no_grad():
-        return torch.cat([replicas(data.halves(images, part, buffer)) for part in pairs.split(chunk, 1)], 1)
+        return torch.cat(
+            [replicas(data.halves(images, part, buffer)) for part in pairs.split(chunk, 1)], 1
+        )
 
 
 def mse_and_r2(outputs: Tensor, target: Tensor) -> tuple[list[float], list[float]]:
-    """Per replica: mean squared error, and R² = 1 - MSE / Var(target). Both [R, N] -> two lists of R. A constant at the mean scores 0."""
+    """Per replica: mean squared error, and R² = 1 - MSE / Var(target). Both [R, N] -> two lists of R."""
     mse = (outputs - target).double().square().mean(1)
     return mse.tolist(), (1 - mse / target.double().var(1, correction=0)).tolist()
 
@@ -58,18 +62,29 @@ def train(settings: Settings, splits: tuple[data.Digits, data.Digits]) -> list[T
     def on_device(arrays: list[np.ndarray]) -> Tensor:
         return torch.from_numpy(np.stack(arrays)).to(device)
 
-    test_pairs = on_device([data.evaluation_pairs(s, settings.test_pairs, len(test_digits))[:, :2] for s in seeds])
+    test_pairs = on_device(
+        [data.evaluation_pairs(s, settings.test_pairs, len(test_digits))[:, :2] for s in seeds]
+    )
     sums = targets_of([goals.SUM] * len(seeds), test_digits, test_pairs)
     histories: list[list[dict]] = [[] for _ in seeds]
     label = f"{settings.dataset} {settings.architecture} {settings.regime}, {len(seeds)} seed{'s' * (len(seeds) > 1)}"
     buffer = torch.empty(len(seeds) * settings.batch_size * 2 * 784, device=device)
     for epoch in shown_range(settings.epochs, label):
         tables = [regime(epoch, seed, settings) for seed in seeds]
-        pairs = on_device([data.training_pairs(s, epoch, settings.pairs_per_epoch, len(training_digits)) for s in seeds])
+        pairs = on_device(
+            [
+                data.training_pairs(s, epoch, settings.pairs_per_epoch, len(training_digits))
+                for s in seeds
+            ]
+        )
         wanted = targets_of(tables, training_digits, pairs)
         squared = torch.zeros(len(seeds), device=device)
-        for batch, target in zip(pairs.split(settings.batch_size, 1), wanted.split(settings.batch_size, 1)):
-            errors = (replicas(data.halves(training_digits.images, batch, buffer)) - target).square()  # [R, B]
+        for batch, target in zip(
+            pairs.split(settings.batch_size, 1), wanted.split(settings.batch_size, 1)
+        ):
+            errors = (
+                replicas(data.halves(training_digits.images, batch, buffer)) - target
+            ).square()  # [R, B]
             optimizer.zero_grad()
             errors.mean(1).sum().backward()
             optimizer.step()
@@ -77,15 +92,34 @@ def train(settings: Settings, splits: tuple[data.Digits, data.Digits]) -> list[T
         outputs = evaluate(replicas, test_digits.images, test_pairs, buffer, settings.batch_size)
         columns = {
             "train_mse": (squared.double() / settings.pairs_per_epoch).tolist(),
-            **dict(zip(("test_mse", "test_r2"), mse_and_r2(outputs, targets_of(tables, test_digits, test_pairs)))),
+            **dict(
+                zip(
+                    ("test_mse", "test_r2"),
+                    mse_and_r2(outputs, targets_of(tables, test_digits, test_pairs)),
+                )
+            ),
             **dict(zip(("sum_mse", "sum_r2"), mse_and_r2(outputs, sums))),
         }
         for i, (history, table) in enumerate(zip(histories, tables)):
             a, b = goals.coefficients(table)
-            history.append({"epoch": epoch, "a": a, "b": b, **{name: values[i] for name, values in columns.items()}})
+            history.append(
+                {
+                    "epoch": epoch,
+                    "a": a,
+                    "b": b,
+                    **{name: values[i] for name, values in columns.items()},
+                }
+            )
     seconds = time.perf_counter() - started
     return [
-        Trained(settings.of_run(seed), pd.DataFrame(histories[i]), replicas.weights(i), device, seconds, len(seeds))
+        Trained(
+            settings.of_run(seed),
+            pd.DataFrame(histories[i]),
+            replicas.weights(i),
+            device,
+            seconds,
+            len(seeds),
+        )
         for i, seed in enumerate(seeds)
     ]
 

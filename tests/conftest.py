@@ -9,12 +9,22 @@ import pytest
 from modvar_lib import data
 from modvar_lib.settings import Settings
 
-TOY = {"epochs": 3, "period": 1, "final_epochs": 1, "pairs_per_epoch": 512, "batch_size": 64, "test_pairs": 200, "device": "cpu"}
+TOY = {
+    "epochs": 3,
+    "period": 1,
+    "final_epochs": 1,
+    "pairs_per_epoch": 512,
+    "batch_size": 64,
+    "test_pairs": 200,
+    "device": "cpu",
+}
 
 
 def pytest_configure(config):
     os.environ.pop("MODVAR_TTY", None)
-    os.environ["MODVAR_RESULTS"] = config.modvar_results = tempfile.mkdtemp(prefix="modvar-")  # kernels of nbval inherit it
+    os.environ["MODVAR_RESULTS"] = config.modvar_results = tempfile.mkdtemp(
+        prefix="modvar-"
+    )  # kernels of nbval inherit it
 
 
 def pytest_unconfigure(config):

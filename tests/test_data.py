@@ -28,7 +28,9 @@ def test_halves_are_the_very_digits(splits):
     picture = data.side_by_side(halves)
     assert halves.shape == (50, 2, 28, 28) and picture.shape == (50, 28, 56)
     digits = splits[0].images.view(-1, 28, 28).float() / 255
-    assert torch.allclose(picture[..., :28], digits[pairs[:, 0]]) and torch.allclose(picture[..., 28:], digits[pairs[:, 1]])
+    assert torch.allclose(picture[..., :28], digits[pairs[:, 0]]) and torch.allclose(
+        picture[..., 28:], digits[pairs[:, 1]]
+    )
 
 
 def test_a_buffer_changes_nothing_but_the_memory(splits):
@@ -66,7 +68,10 @@ def copy(tmp_path, monkeypatch):
 
 def test_a_missing_file_is_one_line(copy):
     (copy / "t10k-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(InputError, match=r"^dataset: .*t10k-labels-idx1-ubyte.gz is missing; .*make data DATASET=MNIST$"):
+    with pytest.raises(
+        InputError,
+        match=r"^dataset: .*t10k-labels-idx1-ubyte.gz is missing; .*make data DATASET=MNIST$",
+    ):
         data.digits("MNIST")
 
 
@@ -98,5 +103,8 @@ def test_other_data_sets_go_through_the_same_code(tmp_path, monkeypatch, splits)
 
 
 def test_unknown_data_set_lists_the_known():
-    with pytest.raises(InputError, match=r"^dataset: got 'MNITS'; allowed: MNIST, FashionMNIST, KMNIST \(did you mean MNIST\?\)$"):
+    with pytest.raises(
+        InputError,
+        match=r"^dataset: got 'MNITS'; allowed: MNIST, FashionMNIST, KMNIST \(did you mean MNIST\?\)$",
+    ):
         data.files("MNITS")

@@ -12,7 +12,10 @@ SEEDS = range(3000)
 @pytest.fixture(scope="module")
 def draws():
     """[seeds, 9 draws, (a, b)] of the varying regime."""
-    found = [[coefficients(goals.varying(epoch, seed, ORIGINAL)) for epoch in range(0, 90, 10)] for seed in SEEDS]
+    found = [
+        [coefficients(goals.varying(epoch, seed, ORIGINAL)) for epoch in range(0, 90, 10)]
+        for seed in SEEDS
+    ]
     return np.array(found).astype(int)
 
 
@@ -54,14 +57,18 @@ def test_varying_is_uniform_and_independent(draws):
 @pytest.mark.parametrize("seed", range(20))
 def test_varying_switches_at_its_period_and_ends_on_the_sum(seed):
     tables = [goals.varying(epoch, seed, ORIGINAL) for epoch in range(100)]
-    switches = [epoch for epoch in range(1, 100) if not np.array_equal(tables[epoch], tables[epoch - 1])]
+    switches = [
+        epoch for epoch in range(1, 100) if not np.array_equal(tables[epoch], tables[epoch - 1])
+    ]
     assert set(switches) <= set(range(10, 100, 10)) and len(switches) >= 7
     assert all(np.array_equal(table, SUM) for table in tables[90:])
 
 
 def test_period_final_phase_and_range_are_settings():
     schedule = Schedule(epochs=12, period=3, final_epochs=4, max_coefficient=2)
-    found = np.array([[coefficients(goals.varying(e, s, schedule)) for e in range(12)] for s in range(300)])
+    found = np.array(
+        [[coefficients(goals.varying(e, s, schedule)) for e in range(12)] for s in range(300)]
+    )
     assert (found[:, 8:] == 1).all()
     assert set(found[:, :8].ravel()) == {-2, -1, 1, 2}
     assert (found[:, 0] == found[:, 2]).all() and (found[:, 2] != found[:, 3]).any()

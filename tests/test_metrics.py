@@ -11,8 +11,12 @@ from modvar_lib.settings import Settings
 
 
 def test_a_case_by_hand():
-    assert score(torch.tensor([3.0, 4.0]), torch.tensor([4.0, 3.0])).item() == pytest.approx(np.sqrt(2) / 5)
-    assert score(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 8.0])).item() == pytest.approx(np.sqrt(68) / 4)
+    assert score(torch.tensor([3.0, 4.0]), torch.tensor([4.0, 3.0])).item() == pytest.approx(
+        np.sqrt(2) / 5
+    )
+    assert score(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 8.0])).item() == pytest.approx(
+        np.sqrt(68) / 4
+    )
     assert score(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.0])).item() == 0
 
 
@@ -42,17 +46,27 @@ def test_against_an_independent_computation(network, splits):
     """float64 NumPy, from the weights and the pixels, layer by layer."""
     images = splits[1].images
     draws = data.evaluation_pairs(0, 300)
-    w = {name: value.detach().numpy().astype(np.float64) for name, value in network.state_dict().items()}
+    w = {
+        name: value.detach().numpy().astype(np.float64)
+        for name, value in network.state_dict().items()
+    }
 
     def layers(left, right):
         h = np.concatenate([images[left].numpy(), images[right].numpy()], axis=1) / 255.0
         found = {}
-        for name, key in (("hidden1", "hidden1.map"), ("hidden2", "hidden2.map"), ("bottleneck", "bottleneck"), ("readout", "readout")):
+        for name, key in (
+            ("hidden1", "hidden1.map"),
+            ("hidden2", "hidden2.map"),
+            ("bottleneck", "bottleneck"),
+            ("readout", "readout"),
+        ):
             pre = h @ w[f"{key}.weight"].T + w[f"{key}.bias"]
             h = np.maximum(pre, 0) if "map" in key else pre
             found[name, "activation_change_pre"], found[name, "activation_change"] = pre, h
         for measure in ("activation_change_pre", "activation_change"):
-            found["pooled", measure] = np.concatenate([found[n, measure] for n in ("hidden1", "hidden2", "bottleneck")], axis=1)
+            found["pooled", measure] = np.concatenate(
+                [found[n, measure] for n in ("hidden1", "hidden2", "bottleneck")], axis=1
+            )
         return found
 
     before = layers(draws[:, 0], draws[:, 1])
@@ -63,10 +77,16 @@ def test_against_an_independent_computation(network, splits):
             u = changed[layer, measure]
             norms = np.sqrt(np.linalg.norm(v, axis=1) * np.linalg.norm(u, axis=1))
             expected[layer, side, measure] = np.mean(np.linalg.norm(v - u, axis=1) / norms)
-        expected[layer, "both", measure] = (expected[layer, "left", measure] + expected[layer, "right", measure]) / 2
+        expected[layer, "both", measure] = (
+            expected[layer, "left", measure] + expected[layer, "right", measure]
+        ) / 2
     with torch.no_grad():
         rows = activation_change.rows(network, images, torch.from_numpy(draws), chunk=128)
-    found = {(r["layer"], r["side"], r["measure"]): r["value"] for r in rows if not r["measure"].startswith("zero")}
+    found = {
+        (r["layer"], r["side"], r["measure"]): r["value"]
+        for r in rows
+        if not r["measure"].startswith("zero")
+    }
     assert found.keys() == expected.keys()
     assert all(found[key] == pytest.approx(expected[key], rel=1e-4) for key in expected)
 
@@ -78,7 +98,9 @@ def test_the_side_is_the_half_that_is_exchanged(splits):
     draws = torch.from_numpy(data.evaluation_pairs(0, 100))
     with torch.no_grad():
         rows = activation_change.rows(network, splits[1].images, draws)
-    value = {(r["layer"], r["side"]): r["value"] for r in rows if r["measure"] == "activation_change"}
+    value = {
+        (r["layer"], r["side"]): r["value"] for r in rows if r["measure"] == "activation_change"
+    }
     assert value["pooled", "right"] == 0 < value["pooled", "left"]
     assert value["pooled", "both"] == value["pooled", "left"] / 2
 
@@ -90,9 +112,17 @@ def test_silent_layers_are_counted_not_averaged(splits):
     with torch.no_grad():
         rows = activation_change.rows(network, splits[1].images, draws)
     value = {(r["layer"], r["side"], r["measure"]): r["value"] for r in rows}
-    assert np.isnan(value["hidden2", "both", "activation_change"]) and value["hidden2", "both", "zero_norm"] == 1
-    assert value["hidden2", "both", "zero_norm_pre"] == 0 and value["hidden1", "both", "zero_norm"] == 0
-    assert value["bottleneck", "both", "activation_change"] == 0  # its biases are left: constant, with a norm
+    assert (
+        np.isnan(value["hidden2", "both", "activation_change"])
+        and value["hidden2", "both", "zero_norm"] == 1
+    )
+    assert (
+        value["hidden2", "both", "zero_norm_pre"] == 0
+        and value["hidden1", "both", "zero_norm"] == 0
+    )
+    assert (
+        value["bottleneck", "both", "activation_change"] == 0
+    )  # its biases are left: constant, with a norm
     assert 0 < value["pooled", "both", "activation_change"] < 2
 
 
@@ -101,5 +131,8 @@ def test_rows_of_a_run(results, toy, splits):
     table = metrics.measure(runs.load(runs.save("toy", trained)), splits[1], pairs=100)
     assert list(table) == metrics.COLUMNS
     assert set(table["layer"]) == {"conv1", "conv2", "dense", "bottleneck", "readout", "pooled"}
-    assert set(table["side"]) == {"left", "right", "both"} and not table.duplicated([*runs.KEYS, "layer", "side", "measure"]).any()
+    assert (
+        set(table["side"]) == {"left", "right", "both"}
+        and not table.duplicated([*runs.KEYS, "layer", "side", "measure"]).any()
+    )
     assert len(table) == 6 * 3 * 4

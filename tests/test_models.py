@@ -37,7 +37,10 @@ def test_the_seam_in_the_cnn_is_as_documented():
     _, seen = activations(initial("cnn", 0), pair)
     for layer, shape, crossing in (("conv1", (8, 8, 18), {8, 9}), ("conv2", (16, 3, 8), {3, 4})):
         columns = seen[layer, "pre"].view(shape).sum((0, 1))
-        sides = [torch.autograd.grad(c, pair, retain_graph=True)[0].abs().sum((0, 2, 3)) > 0 for c in columns]
+        sides = [
+            torch.autograd.grad(c, pair, retain_graph=True)[0].abs().sum((0, 2, 3)) > 0
+            for c in columns
+        ]
         assert {i for i, (left, right) in enumerate(sides) if left and right} == crossing
 
 
@@ -55,7 +58,9 @@ def test_initial_weights_are_the_seeds_own_and_leave_the_global_state_alone(name
 def test_replicas_compute_what_single_networks_do(name, pairs):
     replicas = Replicas(name, (5, 1, 9))
     for i, seed in enumerate((5, 1, 9)):
-        assert torch.allclose(replicas(pairs)[i], initial(name, seed)(pairs[i]).squeeze(-1), atol=1e-6)
+        assert torch.allclose(
+            replicas(pairs)[i], initial(name, seed)(pairs[i]).squeeze(-1), atol=1e-6
+        )
         weights = initial(name, seed).state_dict()
         assert all(torch.equal(value, weights[k]) for k, value in replicas.weights(i).items())
 
@@ -87,7 +92,10 @@ def test_a_module_of_the_users_own(registry, pairs):
 
 def test_a_module_without_the_right_layers_is_one_line(registry):
     models.architecture(Wide)
-    with pytest.raises(InputError, match=r"^architecture: wide has layers .*'bottleneck': 3.*allowed: .*bottleneck with 2 units"):
+    with pytest.raises(
+        InputError,
+        match=r"^architecture: wide has layers .*'bottleneck': 3.*allowed: .*bottleneck with 2 units",
+    ):
         Replicas("wide", (0,))
 
 

@@ -40,7 +40,9 @@ NONSENSE = [  # parameter, what it got, what the line must also say
 ]
 
 
-@pytest.mark.parametrize(("name", "value", "allowed"), NONSENSE, ids=[f"{n}={v!r}" for n, v, _ in NONSENSE])
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"), NONSENSE, ids=[f"{n}={v!r}" for n, v, _ in NONSENSE]
+)
 def test_nonsense_is_one_line_naming_parameter_value_and_what_is_allowed(name, value, allowed):
     with pytest.raises(InputError) as caught:
         Settings(**{name: value})
@@ -49,7 +51,9 @@ def test_nonsense_is_one_line_naming_parameter_value_and_what_is_allowed(name, v
 
 
 def test_a_misspelt_name_is_refused():
-    with pytest.raises(InputError, match=r"^unknown parameter: got 'regmie'; allowed: .*\(did you mean regime\?\)$"):
+    with pytest.raises(
+        InputError, match=r"^unknown parameter: got 'regmie'; allowed: .*\(did you mean regime\?\)$"
+    ):
         Settings(regmie="varying")
 
 
@@ -87,5 +91,10 @@ def test_a_run_depends_on_its_seed_but_not_on_study_device_or_other_seeds():
 
 def test_defaults_are_the_originals():
     settings = Settings()
-    assert (settings.epochs, settings.period, settings.final_epochs, settings.max_coefficient) == (100, 10, 10, 8)
+    assert (settings.epochs, settings.period, settings.final_epochs, settings.max_coefficient) == (
+        100,
+        10,
+        10,
+        8,
+    )
     assert np.isclose(settings.learning_rate, 1e-3) and settings.pairs_per_epoch == 60_000

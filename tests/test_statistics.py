@@ -15,7 +15,11 @@ def test_describe_by_hand():
 
 def test_one_network_gives_no_interval_and_none_gives_nothing():
     one, none = describe([0.7]), describe([])
-    assert one["n"] == 1 and one["mean"] == 0.7 and np.isnan([one["sd"], one["low"], one["high"]]).all()
+    assert (
+        one["n"] == 1
+        and one["mean"] == 0.7
+        and np.isnan([one["sd"], one["low"], one["high"]]).all()
+    )
     assert none["n"] == 0 and np.isnan([none["mean"], none["low"]]).all()
 
 
@@ -24,12 +28,20 @@ def test_differences_are_paired_by_seed():
     second = pd.Series([10.0, 6.5, 1.5], index=[2, 1, 0])
     found = paired_difference(first, second)
     assert found["n"] == 3 and found["difference"] == pytest.approx((0.5 + 1.5 + 1.0) / 3)
-    assert found["low"] > 0 and found["p"] == pytest.approx(2 / 8) and found["d"] == pytest.approx(1.0 / 0.5)
+    assert (
+        found["low"] > 0
+        and found["p"] == pytest.approx(2 / 8)
+        and found["d"] == pytest.approx(1.0 / 0.5)
+    )
 
 
 def test_undefined_pairs_are_left_out():
     found = paired_difference(pd.Series([1.0, np.nan]), pd.Series([2.0, 3.0]))
-    assert found["n"] == 1 and found["difference"] == 1 and np.isnan([found["low"], found["p"], found["d"]]).all()
+    assert (
+        found["n"] == 1
+        and found["difference"] == 1
+        and np.isnan([found["low"], found["p"], found["d"]]).all()
+    )
     assert np.isnan(paired_difference(pd.Series([1.0]), pd.Series([np.nan]))["difference"])
 
 

@@ -8,15 +8,22 @@ from modvar_lib.models import ARCHITECTURES
 
 
 def numbers(trained):
-    return [trained.history.to_csv(), *(value.numpy().tobytes() for value in trained.weights.values())]
+    return [
+        trained.history.to_csv(),
+        *(value.numpy().tobytes() for value in trained.weights.values()),
+    ]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_together_equals_one_at_a_time_over_the_first_steps(toy, splits, architecture):
-    settings = toy(architecture=architecture, regime="varying", seeds=(2, 0, 1), epochs=1, pairs_per_epoch=640)
+    settings = toy(
+        architecture=architecture, regime="varying", seeds=(2, 0, 1), epochs=1, pairs_per_epoch=640
+    )
     together = training.train(settings, splits)
     for trained in together:
-        alone = training.train(settings.model_copy(update={"seeds": (trained.settings["seed"],)}), splits)[0]
+        alone = training.train(
+            settings.model_copy(update={"seeds": (trained.settings["seed"],)}), splits
+        )[0]
         assert alone.settings == trained.settings
         assert np.allclose(alone.history, trained.history, rtol=1e-3)
         for name, value in alone.weights.items():
@@ -34,7 +41,9 @@ def test_against_an_ordinary_training_loop(toy, splits):
     def batch(split, pairs, goal):
         left, right = (split.images[rows].view(-1, 28, 28).float() / 255 for rows in pairs.T)
         table = torch.from_numpy(goal)
-        return torch.stack([left, right], 1), table[split.labels[pairs[:, 0]], split.labels[pairs[:, 1]]]
+        return torch.stack([left, right], 1), table[
+            split.labels[pairs[:, 0]], split.labels[pairs[:, 1]]
+        ]
 
     for epoch in range(2):
         goal = goals.varying(epoch, 4, settings)
@@ -77,14 +86,18 @@ def test_global_random_state_is_neither_read_nor_changed(toy, splits):
     np.random.seed(1)
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
     first = numbers(training.train(toy(), splits)[0])
-    assert torch.equal(before[0], torch.get_rng_state()) and np.array_equal(before[1], np.random.get_state()[1])
+    assert torch.equal(before[0], torch.get_rng_state()) and np.array_equal(
+        before[1], np.random.get_state()[1]
+    )
     torch.manual_seed(2)
     assert first == numbers(training.train(toy(), splits)[0])
 
 
 @pytest.mark.parametrize(("architecture", "reached"), [("mlp", 0.55), ("cnn", 0.3)])
 def test_a_short_run_learns(toy, splits, architecture, reached):
-    settings = toy(architecture=architecture, epochs=3, pairs_per_epoch=20_000, seeds="0-1", test_pairs=1000)
+    settings = toy(
+        architecture=architecture, epochs=3, pairs_per_epoch=20_000, seeds="0-1", test_pairs=1000
+    )
     for trained in training.train(settings, splits):
         history = trained.history
         assert history["train_mse"].is_monotonic_decreasing
@@ -94,7 +107,16 @@ def test_a_short_run_learns(toy, splits, architecture, reached):
 
 def test_history_has_its_columns_and_goals(toy, splits):
     history = training.train(toy(regime="varying", seeds=3), splits)[0].history
-    assert list(history) == ["epoch", "a", "b", "train_mse", "test_mse", "test_r2", "sum_mse", "sum_r2"]
+    assert list(history) == [
+        "epoch",
+        "a",
+        "b",
+        "train_mse",
+        "test_mse",
+        "test_r2",
+        "sum_mse",
+        "sum_r2",
+    ]
     assert history["epoch"].tolist() == [0, 1, 2] and (history.loc[2, ["a", "b"]] == 1).all()
     assert isinstance(history, pd.DataFrame) and np.isfinite(history).all(axis=None)
 

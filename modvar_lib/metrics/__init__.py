@@ -21,5 +21,7 @@ def measure(run: Run, test_digits: data.Digits, pairs: int = PAIRS) -> pd.DataFr
     draws = torch.from_numpy(data.evaluation_pairs(run.settings["seed"], pairs, len(test_digits)))
     network = run.network()
     with torch.no_grad():
-        found = [row for rows in METRICS.values() for row in rows(network, test_digits.images, draws)]
+        found = [
+            row for rows in METRICS.values() for row in rows(network, test_digits.images, draws)
+        ]
     return pd.DataFrame([{**run.key, **row} for row in found], columns=COLUMNS)

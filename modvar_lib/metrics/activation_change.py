@@ -25,7 +25,10 @@ from modvar_lib.models import activations
 
 MEASURES = {"post": "activation_change", "pre": "activation_change_pre"}
 ZERO_NORM = {"post": "zero_norm", "pre": "zero_norm_pre"}
-SIDES = {"left": [2, 1], "right": [0, 3]}  # columns of a draw (left, right, another left, another right)
+SIDES = {
+    "left": [2, 1],
+    "right": [0, 3],
+}  # columns of a draw (left, right, another left, another right)
 
 
 def score(v: Tensor, w: Tensor) -> Tensor:
@@ -47,20 +50,30 @@ def rows(network: nn.Module, images: Tensor, draws: Tensor, chunk: int = 1000) -
         means, shares = {}, {}
         for side in SIDES:
             values = torch.cat([part[side][layer, when] for part in parts])
-            means[side], shares[side] = float(values.nanmean()), float(values.isnan().double().mean())
+            means[side], shares[side] = (
+                float(values.nanmean()),
+                float(values.isnan().double().mean()),
+            )
         for measure, found in ((MEASURES[when], means), (ZERO_NORM[when], shares)):
             found["both"] = (found["left"] + found["right"]) / 2
-            table += [{"layer": layer, "side": side, "measure": measure, "value": value} for side, value in found.items()]
+            table += [
+                {"layer": layer, "side": side, "measure": measure, "value": value}
+                for side, value in found.items()
+            ]
     return table
 
 
-def _scores(network: nn.Module, images: Tensor, draws: Tensor) -> dict[str, dict[tuple[str, str], Tensor]]:
+def _scores(
+    network: nn.Module, images: Tensor, draws: Tensor
+) -> dict[str, dict[tuple[str, str], Tensor]]:
     """{side: {(layer, "pre" | "post"): [N]}}, `pooled` among the layers."""
 
     def taps(columns: list[int]) -> dict[tuple[str, str], Tensor]:
         _, seen = activations(network, halves(images, draws[:, columns]))
         pooled = {
-            ("pooled", when): torch.cat([value for (layer, w), value in seen.items() if w == when and layer != "readout"], 1)
+            ("pooled", when): torch.cat(
+                [value for (layer, w), value in seen.items() if w == when and layer != "readout"], 1
+            )
             for when in MEASURES
         }
         return seen | pooled

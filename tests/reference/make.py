@@ -11,7 +11,15 @@ from modvar_lib import data, notebook
 
 HERE = Path(__file__).parent
 STUDY = {"study": "reference"}
-TOY = {"seeds": "0-1", "epochs": 4, "period": 1, "final_epochs": 2, "pairs_per_epoch": 6000, "batch_size": 64, "device": "cpu"}
+TOY = {
+    "seeds": "0-1",
+    "epochs": 4,
+    "period": 1,
+    "final_epochs": 2,
+    "pairs_per_epoch": 6000,
+    "batch_size": 64,
+    "device": "cpu",
+}
 SCHEDULE = {name: TOY[name] for name in ("seeds", "epochs", "period", "final_epochs")}
 REFERENCES = {  # in the order in which they need each other
     "01_data": SCHEDULE,

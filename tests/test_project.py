@@ -1,0 +1,189 @@
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+
+import nbformat
+import pandas as pd
+import papermill
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from modvar_lib import data, runs
+from modvar_lib.settings import Settings
+
+PROJECT = tomllib.loads((data.ROOT / "pyproject.toml").read_text())["project"]
+PINS = [Requirement(line) for line in (data.ROOT / "requirements.lock").read_text().splitlines()]
+PUBLISHED = sorted(
+    path.parent.name for path in (data.ROOT / "results" / "published").glob("*/headline.md")
+)
+
+
+def tracked() -> list[str]:
+    """The files of the project: what git tracks, or everything but products when there is no git."""
+    done = subprocess.run(["git", "ls-files", "-z"], cwd=data.ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [name for name in done.stdout.split("\0") if name and (data.ROOT / name).is_file()]
+
+
+def test_the_lock_pins_everything_exactly_within_the_projects_ranges():
+    for pin in PINS:
+        assert pin.url is None and re.fullmatch(r"==[^*]+", str(pin.specifier)), pin
+    for wanted in map(Requirement, PROJECT["dependencies"]):
+        pinned = [pin for pin in PINS if pin.name == wanted.name]
+        assert pinned, f"{wanted.name} is not in requirements.lock: make lock"
+        for pin in pinned:
+            assert wanted.specifier.contains(str(pin.specifier)[2:]), f"{pin} is outside {wanted}"
+
+
+def test_what_is_installed_is_what_is_pinned():
+    from importlib.metadata import version
+
+    for pin in PINS:
+        if pin.marker is None or pin.marker.evaluate():
+            assert version(pin.name).split("+")[0] == str(pin.specifier)[2:].split("+")[0], pin.name
+
+
+def test_condas_environment_takes_its_versions_from_the_lock():
+    environment = yaml.safe_load((data.ROOT / "environment.yml").read_text())
+    python, pip, packages = environment["dependencies"]
+    assert pip == "pip" and packages == {"pip": ["--requirement requirements.lock", "--editable ."]}
+    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(
+        python.split("=")[1]
+    )
+
+
+def test_no_registry_and_no_path_of_a_machine_is_named():
+    hosts = re.compile("|".join(["pypi" + r"\.org", "python" + "hosted", r"/simple/", r"\.whl\b"]))
+    home = re.compile(re.escape(str(data.ROOT)) + "|" + r"(?<![\w.])/(home|root|Users|work)/\w")
+    for name in tracked():
+        if not name.endswith((".gz", ".png")):
+            text = (data.ROOT / name).read_text()
+            assert not hosts.search(text) and not home.search(text), name
+
+
+def test_the_digits_are_the_published_ones():
+    raw = data.ROOT / "data" / "MNIST" / "raw"
+    for line in (raw / "SHA256SUMS").read_text().splitlines():
+        digest, name = line.split()
+        assert hashlib.sha256((raw / name).read_bytes()).hexdigest() == digest
+        assert digest in (raw / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "config", sorted((data.ROOT / "config").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_configs_are_valid_experiments(config):
+    content = yaml.safe_load(config.read_text())
+    if config.stem == "primary":
+        assert runs.primary() == content and 0 < content["failed_below"] < 1
+        return
+    size, lists = (
+        content.pop("group_size"),
+        {key: content.pop(key) for key in ("architectures", "regimes")},
+    )
+    assert size >= 1
+    for architecture in lists["architectures"]:
+        for regime in lists["regimes"]:
+            settings = Settings(**content, architecture=architecture, regime=regime)
+            if config.stem in ("original", "replication"):
+                assert {
+                    k: v
+                    for k, v in settings.of_run(0).items()
+                    if k not in ("architecture", "regime")
+                } == {
+                    k: v
+                    for k, v in Settings().of_run(0).items()
+                    if k not in ("architecture", "regime")
+                }
+
+
+def test_importing_is_light():
+    """No plotting, tables, statistics or notebooks are pulled in by the package itself."""
+    ask = "import sys, modvar_lib; print([m for m in ('torch', 'pandas', 'scipy', 'matplotlib', 'IPython') if m in sys.modules])"
+    assert (
+        subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True).stdout.strip()
+        == "[]"
+    )
+
+
+def test_code_and_notebooks_are_linted_and_formatted():
+    for words in (["check"], ["format", "--check"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *words, "--no-cache", "."],
+            cwd=data.ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout
+
+
+def test_something_is_published():
+    assert PUBLISHED
+
+
+@pytest.mark.parametrize("study", PUBLISHED)
+def test_published_tables_regenerate_and_are_what_the_readme_shows(study, results):
+    committed = data.ROOT / "results" / "published" / study
+    copy = results / "published" / study
+    copy.mkdir(parents=True)
+    for name in ("measures.csv", "history.csv", "runs.csv"):
+        shutil.copy(committed / name, copy / name)
+    source = data.ROOT / "notebooks" / "04_analysis.ipynb"
+    papermill.execute_notebook(
+        source, os.devnull, {"study": f"published/{study}"}, progress_bar=False
+    )
+    derived = sorted(
+        {path.name for path in committed.glob("*.csv")}
+        - {"measures.csv", "history.csv", "runs.csv"}
+    )
+    assert derived == [
+        "by_definition.csv",
+        "difference.csv",
+        "difference_by_definition.csv",
+        "summary.csv",
+    ]
+    for name in derived:
+        pd.testing.assert_frame_equal(
+            pd.read_csv(committed / name), pd.read_csv(copy / name), rtol=1e-9
+        )
+    headline = (committed / "headline.md").read_text()
+    assert (copy / "headline.md").read_text() == headline
+    assert headline.strip() in (data.ROOT / "README.md").read_text()
+    for name in ("headline", "layers", "curves"):
+        assert (copy / "figures" / f"{name}.svg").stat().st_size > 5000
+        assert {f"{name}.png", f"{name}.svg"} <= {
+            path.name for path in (data.ROOT / "figures" / study).iterdir()
+        }
+
+
+@pytest.mark.parametrize("study", PUBLISHED)
+def test_published_studies_are_whole(study):
+    """At least 16 networks in every arm, the same seeds in each, all of one kind; executed notebooks without errors."""
+    committed = data.ROOT / "results" / "published" / study
+    about, measures, history = (
+        pd.read_csv(committed / f"{name}.csv") for name in ("runs", "measures", "history")
+    )
+    arms = about.groupby(["dataset", "architecture", "regime"])["seed"].apply(
+        lambda seeds: tuple(sorted(seeds))
+    )
+    assert arms.nunique() == 1 and len(arms.iloc[0]) >= 16
+    assert len(history) == about["epochs"].sum() and len(measures.groupby(runs.KEYS)) == len(about)
+    same = [
+        "epochs",
+        "period",
+        "final_epochs",
+        "pairs_per_epoch",
+        "batch_size",
+        "learning_rate",
+        "versions.torch",
+        "git.commit",
+    ]
+    assert (about[same].nunique() == 1).all() and not about["git.dirty"].any()
+    for path in (committed / "notebooks").glob("*.ipynb"):
+        cells = nbformat.read(path, as_version=4).cells
+        assert not [o for c in cells for o in c.get("outputs", []) if o.output_type == "error"]
