@@ -11,8 +11,6 @@ STUDY ?= $(shell sed -n 's/^study: *//p' $(CONFIG))
 DATASET ?= MNIST
 RESULTS := $(or $(MODVAR_RESULTS),results)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-# one training uses all cores; threads that wait must not spin when something else runs beside it
-export OMP_WAIT_POLICY := passive
 # the terminal to draw progress bars on, if there is one
 export MODVAR_TTY := $(shell test -t 2 && readlink /proc/self/fd/2)
 
