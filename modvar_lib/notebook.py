@@ -55,6 +55,8 @@ def clean(executed: Path) -> nbformat.NotebookNode:
                 f"notebook: {executed} ends in an error; allowed: one that ran to its end"
             )
         cell.metadata = {key: value for key, value in cell.metadata.items() if key == "tags"}
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.id = "injected"  # papermill's is new every time
     found.metadata = {
         "kernelspec": found.metadata["kernelspec"],
         "language_info": {"name": "python"},

@@ -58,7 +58,9 @@ def test_condas_environment_takes_its_versions_from_the_lock():
 
 
 def test_no_registry_and_no_path_of_a_machine_is_named():
-    hosts = re.compile("|".join(["pypi" + r"\.org", "python" + "hosted", r"/simple/", r"\.whl\b"]))
+    hosts = re.compile(
+        "|".join(["pypi" + r"\.org", "python" + "hosted", "[/]simple[/]", r"[.]whl\b"])
+    )
     home = re.compile(re.escape(str(data.ROOT)) + "|" + r"(?<![\w.])/(home|root|Users|work)/\w")
     for name in tracked():
         if not name.endswith((".gz", ".png")):
