@@ -1,5 +1,4 @@
 import hashlib
-import os
 import re
 import shutil
 import subprocess
@@ -137,7 +136,7 @@ def test_published_tables_regenerate_and_are_what_the_readme_shows(study, result
         shutil.copy(committed / name, copy / name)
     source = data.ROOT / "notebooks" / "04_analysis.ipynb"
     papermill.execute_notebook(
-        source, os.devnull, {"study": f"published/{study}"}, progress_bar=False
+        source, copy / "out.ipynb", {"study": f"published/{study}"}, progress_bar=False
     )
     derived = sorted(
         {path.name for path in committed.glob("*.csv")}
@@ -161,6 +160,25 @@ def test_published_tables_regenerate_and_are_what_the_readme_shows(study, result
         assert {f"{name}.png", f"{name}.svg"} <= {
             path.name for path in (data.ROOT / "figures" / study).iterdir()
         }
+
+
+def test_a_network_that_ends_in_nan_is_counted_as_failed_and_kept(results):
+    """On the published tables, with one network's last R² made NaN and another's low."""
+    study = results / "spoilt"
+    study.mkdir(parents=True)
+    for name in ("measures", "history", "runs"):
+        table = pd.read_csv(data.ROOT / "results" / "published" / "replication" / f"{name}.csv")
+        if name == "history":
+            last = (table["regime"] == "varying") & (table["epoch"] == 99)
+            table.loc[last & (table["seed"] == 3), "sum_r2"] = float("nan")
+            table.loc[last & (table["seed"] == 5), "sum_r2"] = 0.49
+        table.to_csv(study / f"{name}.csv", index=False)
+    source = data.ROOT / "notebooks" / "04_analysis.ipynb"
+    papermill.execute_notebook(source, study / "out.ipynb", {"study": "spoilt"}, progress_bar=False)
+    summary = pd.read_csv(study / "summary.csv").set_index("regime")
+    found = summary.loc["varying", ["networks", "failed", "n", "n_working"]]
+    assert found.tolist() == [16, 2, 16, 14] and summary.loc["fixed", "failed"] == 0
+    assert pd.read_csv(study / "difference.csv")["n"].tolist() == [16, 14]
 
 
 @pytest.mark.parametrize("study", PUBLISHED)
