@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -11,28 +12,57 @@ from tqdm.auto import tqdm as notebook_tqdm
 LINES = 10  # in a log, for one training
 
 
-def shown_range(total: int, label: str) -> Iterator[int]:
-    """range(total), shown. $MODVAR_TTY names the terminal to draw on when a notebook runs without one, as under papermill."""
-    terminal = os.environ.get("MODVAR_TTY")
-    if terminal:
-        with open(terminal, "w") as file:
-            yield from tqdm(
-                range(total), label, file=file, unit="epoch", leave=False, dynamic_ncols=True
+class Shown:
+    """Counts epochs of `lots` trainings that run at once or one after the other, and shows how far all of them together are.
+
+    $MODVAR_TTY names the terminal to draw on when a notebook runs without one, as under papermill.
+    """
+
+    def __init__(self, epochs: int, lots: int, label: str):
+        self.each, self.lots, self.label = epochs, lots, label
+        self.done, self.stopped, self.lock = 0, False, threading.Lock()
+        self.file = self.bar = None
+
+    def __enter__(self):
+        terminal = os.environ.get("MODVAR_TTY")
+        settings = {"total": self.each, "desc": self.label, "unit": "epoch"}
+        if terminal:
+            self.file = open(terminal, "w")
+            self.bar = tqdm(**settings, file=self.file, leave=False, dynamic_ncols=True)
+        elif sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ:
+            self.bar = notebook_tqdm(**settings)
+        self.started, self.due = time.monotonic(), 0.0
+        return self
+
+    def __exit__(self, *error):
+        for opened in (self.bar, self.file):
+            if opened is not None:
+                opened.close()
+
+    def epochs(self) -> Iterator[int]:
+        """The epochs of one training, counted as they end; cut short when `stopped` is set."""
+        for epoch in range(self.each):
+            if self.stopped:
+                return
+            yield epoch
+            with self.lock:
+                self.done += 1
+                if self.done % self.lots == 0:
+                    self.show(self.done // self.lots)
+
+    def show(self, epoch: int) -> None:
+        """So many epochs of all trainings are done."""
+        if self.bar is not None:
+            self.bar.update()
+            return
+        spent = time.monotonic() - self.started
+        if epoch == self.each or (epoch >= self.due * self.each and spent > 1):
+            left = spent / epoch * (self.each - epoch)
+            print(
+                f"{self.label}: epoch {epoch}/{self.each}, {_minutes(spent)} so far, {_minutes(left)} left",
+                flush=True,
             )
-    elif sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ:
-        yield from notebook_tqdm(range(total), label, unit="epoch")
-    else:
-        started, due = time.monotonic(), 0.0
-        for i in range(total):
-            yield i
-            done, spent = i + 1, time.monotonic() - started
-            if done == total or (done >= due * total and spent > 1):
-                left = spent / done * (total - done)
-                print(
-                    f"{label}: epoch {done}/{total}, {_minutes(spent)} so far, {_minutes(left)} left",
-                    flush=True,
-                )
-                due = done / total + 1 / LINES
+            self.due = epoch / self.each + 1 / LINES
 
 
 def _minutes(seconds: float) -> str:

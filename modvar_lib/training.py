@@ -1,20 +1,25 @@
-"""Training: all seeds of an experiment in lockstep, as one batched program.
+"""Training: the seeds of an experiment in lockstep, as a batched program; on a CPU, one such program a core.
 
 Letters: R replicas (one a seed), B pairs in a batch, N evaluation pairs. Every replica has its own initial weights, pairs
 and goals; the losses are summed, so each replica's gradient is its own, and Adam works element by element.
 """
 
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import psutil
 import torch
 from torch import Tensor
 
 from modvar_lib import data, goals, models
-from modvar_lib.progress import shown_range
+from modvar_lib.progress import Shown
 from modvar_lib.settings import Settings
+
+SHARE = 0.8  # of the free memory that training may plan with
 
 
 @dataclass(frozen=True)
@@ -52,10 +57,93 @@ def train(settings: Settings, splits: tuple[data.Digits, data.Digits]) -> list[T
     History columns: epoch (from 0), a, b (the goal, nan if it is not a·x + b·y), train_mse (mean over the epoch, while
     learning), and after the epoch on held-out pairs: test_mse and test_r2 on the goal of the epoch, sum_mse and sum_r2 on x + y.
     R² is 1 at best, 0 for the best constant, and unbounded below.
+
+    Seeds are trained in lots: on a CPU a lot a core (of torch.get_num_threads()), each on one thread, so that trainings side by
+    side share the cores fairly and no sum depends on their number; and smaller lots, one after the other, where memory is short.
     """
     started, device, seeds = time.perf_counter(), settings.torch_device, settings.seeds
-    regime = goals.REGIMES[settings.regime]
-    training_digits, test_digits = (split.to(device) for split in splits)
+    splits = tuple(split.to(device) for split in splits)
+    fitting = max(1, free_memory(device) // memory_a_replica(settings))
+    at_once = min(len(seeds), fitting, torch.get_num_threads()) if device == "cpu" else 1
+    parts = lots(seeds, at_once, fitting)
+    label = f"{settings.dataset} {settings.architecture} {settings.regime}, {len(seeds)} seed{'s' * (len(seeds) > 1)}"
+    with (
+        Shown(settings.epochs, len(parts), label) as shown,
+        one_thread(device == "cpu"),
+        ThreadPoolExecutor(at_once) as pool,
+    ):
+        jobs = [pool.submit(train_lot, settings, lot, splits, shown) for lot in parts]
+        try:
+            finished = [run for job in jobs for run in job.result()]
+        finally:  # after an error or an interrupt in one lot, the others stop at their next epoch
+            shown.stopped = True
+            pool.shutdown(cancel_futures=True)
+    seconds = time.perf_counter() - started
+    return [
+        Trained(settings.of_run(seed), history, weights, device, seconds, len(seeds))
+        for seed, (history, weights) in zip(seeds, finished)
+    ]
+
+
+def lots(seeds: tuple[int, ...], at_once: int, fitting: int) -> list[tuple[int, ...]]:
+    """Seeds in order, cut into lots as even as can be, a multiple of `at_once` of them, such that `fitting` seeds fit in memory.
+
+    >>> lots((5, 6, 7, 8, 9), at_once=2, fitting=100)
+    [(5, 6, 7), (8, 9)]
+    >>> lots((5, 6, 7, 8, 9), at_once=2, fitting=3)
+    [(5, 6), (7,), (8,), (9,)]
+    """
+    rounds = -(-len(seeds) // fitting)
+    parts = np.array_split(seeds, min(len(seeds), rounds * at_once))
+    return [tuple(part.tolist()) for part in parts]
+
+
+def memory_a_replica(settings: Settings) -> int:
+    """Bytes that one more replica takes in training: what its forward pass keeps for backward, measured on one network and
+    one batch, twice (gradients of activations; fresh results), pixels, weights with gradients and Adam's two moments, pairs."""
+    network, kept = models.initial(settings.architecture, 0), {}
+    batch = torch.zeros(settings.batch_size, 2, 28, 28)
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        network(batch)
+    weights = sum(4 * p.numel() for p in network.parameters())
+    pairs = settings.pairs_per_epoch + settings.test_pairs
+    return 2 * sum(kept.values()) + 2 * 4 * batch.numel() + 4 * weights + 40 * pairs
+
+
+def free_memory(device: str) -> int:
+    """Bytes that training may plan with on a device."""
+    free = (
+        psutil.virtual_memory().available if device == "cpu" else torch.cuda.mem_get_info(device)[0]
+    )
+    return int(SHARE * free)
+
+
+@contextmanager
+def one_thread(wanted: bool):
+    """torch's operations on one thread each for as long as this lasts, if wanted."""
+    before = torch.get_num_threads()
+    if wanted:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def train_lot(
+    settings: Settings,
+    seeds: tuple[int, ...],
+    splits: tuple[data.Digits, data.Digits],
+    shown: Shown,
+) -> list[tuple[pd.DataFrame, dict[str, Tensor]]]:
+    """Train some seeds as one batched program: (history, weights) of each. `splits` are on the device already."""
+    device, regime = settings.torch_device, goals.REGIMES[settings.regime]
+    training_digits, test_digits = splits
     replicas = models.Replicas(settings.architecture, seeds, device)
     optimizer = torch.optim.Adam(replicas.leaves.values(), lr=settings.learning_rate, fused=True)
 
@@ -67,9 +155,8 @@ def train(settings: Settings, splits: tuple[data.Digits, data.Digits]) -> list[T
     )
     sums = targets_of([goals.SUM] * len(seeds), test_digits, test_pairs)
     histories: list[list[dict]] = [[] for _ in seeds]
-    label = f"{settings.dataset} {settings.architecture} {settings.regime}, {len(seeds)} seed{'s' * (len(seeds) > 1)}"
     buffer = torch.empty(len(seeds) * settings.batch_size * 2 * 784, device=device)
-    for epoch in shown_range(settings.epochs, label):
+    for epoch in shown.epochs():
         tables = [regime(epoch, seed, settings) for seed in seeds]
         pairs = on_device(
             [
@@ -110,18 +197,7 @@ def train(settings: Settings, splits: tuple[data.Digits, data.Digits]) -> list[T
                     **{name: values[i] for name, values in columns.items()},
                 }
             )
-    seconds = time.perf_counter() - started
-    return [
-        Trained(
-            settings.of_run(seed),
-            pd.DataFrame(histories[i]),
-            replicas.weights(i),
-            device,
-            seconds,
-            len(seeds),
-        )
-        for i, seed in enumerate(seeds)
-    ]
+    return [(pd.DataFrame(history), replicas.weights(i)) for i, history in enumerate(histories)]
 
 
 def targets_of(tables: list[goals.Goal], split: data.Digits, pairs: Tensor) -> Tensor:

@@ -8,7 +8,11 @@ from modvar_lib.settings import Settings, parse_seeds
 NONSENSE = [  # parameter, what it got, what the line must also say
     ("regime", "vary", "allowed: fixed, varying (did you mean varying?)"),
     ("regime", 3, "allowed: text"),
-    ("architecture", "mpl", "allowed: mlp, cnn (did you mean mlp?)"),
+    (
+        "architecture",
+        "mpl",
+        "allowed: mlp, cnn, resnet, vit, mixer, towers, summed (did you mean mlp?)",
+    ),
     ("dataset", "mnist", "allowed: MNIST, FashionMNIST, KMNIST"),
     ("device", "gpu", "allowed: auto, cpu, cuda or cuda:N"),
     ("device", "cuda:99", "allowed here: auto, cpu"),

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -93,7 +96,18 @@ def test_global_random_state_is_neither_read_nor_changed(toy, splits):
     assert first == numbers(training.train(toy(), splits)[0])
 
 
-@pytest.mark.parametrize(("architecture", "reached"), [("mlp", 0.55), ("cnn", 0.3)])
+@pytest.mark.parametrize(
+    ("architecture", "reached"),
+    [
+        ("mlp", 0.55),
+        ("cnn", 0.3),
+        ("resnet", 0.3),
+        ("vit", 0.1),
+        ("mixer", 0.1),
+        ("towers", 0.5),
+        ("summed", 0.3),
+    ],
+)
 def test_a_short_run_learns(toy, splits, architecture, reached):
     settings = toy(
         architecture=architecture, epochs=3, pairs_per_epoch=20_000, seeds="0-1", test_pairs=1000
@@ -132,3 +146,70 @@ def test_log_lines_say_what_how_far_and_how_long(toy, splits, capsys):
     training.train(toy(regime="varying", seeds="0-1"), splits)
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith("MNIST mlp varying, 2 seeds: epoch 3/3, ") and last.endswith("0 s left")
+
+
+def test_memory_that_is_short_makes_smaller_lots_with_the_same_results(toy, splits, monkeypatch):
+    settings = toy(regime="varying", seeds="0-4", epochs=2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    lots, whole = [], training.train(settings, splits)
+    train_lot = training.train_lot
+
+    def watched(settings, seeds, *others):
+        lots.append(seeds)
+        return train_lot(settings, seeds, *others)
+
+    monkeypatch.setattr(training, "train_lot", watched)
+    for room, wanted in ((3.5, [(0, 1), (2,), (3,), (4,)]), (0.5, [(0,), (1,), (2,), (3,), (4,)])):
+        lots.clear()
+        free = int(room * training.memory_a_replica(settings))
+        monkeypatch.setattr(training, "free_memory", lambda device, free=free: free)
+        parts = training.train(settings, splits)
+        assert sorted(lots) == wanted
+        for part, one in zip(parts, whole, strict=True):
+            assert part.settings == one.settings and np.allclose(
+                part.history, one.history, rtol=1e-4
+            )
+
+
+@pytest.mark.parametrize("architecture", ["mlp", "cnn", "vit"])
+def test_the_memory_planned_with_is_of_the_size_that_is_used(toy, architecture):
+    """In a fresh process, so that its peak is its own; the plan may be wrong by a factor of two, not by ten."""
+    code = (
+        "import resource; from modvar_lib import data, training; from modvar_lib.settings import Settings\n"
+        "splits = data.digits()\n"
+        "def peak(seeds):\n"
+        f"    s = Settings(architecture={architecture!r}, seeds=seeds, epochs=1, final_epochs=1, "
+        "pairs_per_epoch=1024, device='cpu')\n"
+        "    training.train(s, splits)\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, training.memory_a_replica(s)\n"
+        "few, many = peak('0-1'), peak('0-199')\n"
+        "print((many[0] - few[0]) / 198 / few[1])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 0.4 < float(done.stdout.split()[-1]) < 1.5, done.stdout
+
+
+def test_an_error_in_one_lot_ends_the_training(toy, splits, monkeypatch):
+    def failing(epoch, seed, schedule):
+        if (epoch, seed) == (1, 1):
+            raise RuntimeError("no goal")
+        return goals.SUM
+
+    monkeypatch.setitem(goals.REGIMES, "failing", failing)
+    before = torch.get_num_threads()
+    with pytest.raises(RuntimeError, match="no goal"):
+        training.train(toy(regime="failing", seeds="0-3", epochs=50), splits)
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_cuda_agrees_with_the_cpu_over_the_first_steps(toy, splits, architecture):
+    settings = toy(
+        architecture=architecture, regime="varying", seeds="0-3", epochs=1, pairs_per_epoch=640
+    )
+    here = training.train(settings, splits)
+    there = training.train(settings.model_copy(update={"device": "cuda"}), splits)
+    for cpu, gpu in zip(here, there, strict=True):
+        assert np.allclose(cpu.history, gpu.history, rtol=1e-2)
