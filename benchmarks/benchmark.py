@@ -1,210 +1,283 @@
-"""Speed and memory of training, in one run: python benchmarks/benchmark.py (or make benchmark). Takes about three minutes.
+"""Speed and memory of training, in one run: python benchmarks/benchmark.py (or make benchmark). About five minutes on two cores.
 
-Prints seconds per replica-epoch (one network, 60,000 pairs) for several numbers of replicas trained together, for an ordinary
-torchvision Dataset + DataLoader + one-model loop, and for the floor: the multiply-adds of forward and backward over the peak
-rate of a large float32 matrix product at the same number of threads. These machines are noisy: the floor is measured again
-around every timing, timings are medians over rounds in which everything takes its turn, and ratios are what to read.
+Seconds are per replica-epoch: one network, 60,000 pairs, held-out evaluation included. The floor is the multiply-adds of forward
+and backward over the rate of a large float32 matrix product with all cores. These machines are noisy: everything takes its turn
+in each round, the rate is measured again around every timing, ratios are medians over rounds, and ratios are what to read.
 """
 
 import argparse
+import contextlib
+import io
 import statistics
 import subprocess
 import sys
-import tempfile
+import threading
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
+import pandas as pd
+import peers
 import psutil
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
-from torchvision import datasets, transforms
+from torch.utils.flop_counter import FlopCounterMode
 
-from modvar_lib import data, models, training
+from modvar_lib import data, figures, models, training
 from modvar_lib.settings import Settings
 
-EPOCH = 60_000  # pairs
+EPOCH = peers.EPOCH
+GROWTH = {  # what grows, and the value of the others meanwhile
+    "replicas": ([1, 2, 4, 8, 16, 32, 64], 8),
+    "epochs": ([1, 2, 4, 8], 2),
+    "batch_size": ([64, 128, 256, 512, 1024], 256),
+    "width": ([32, 64, 128, 256, 512], 128),
+}
 
 
-def multiply_adds(name: str) -> tuple[int, int]:
-    """(forward, forward and backward) a pair. Backward: one product for the weights, one for the inputs but the first layer's."""
-    forward = backward = 0
-    network, first = models.initial(name, 0), True
-
-    def count(layer, args, out):
-        nonlocal forward, backward, first
-        positions = out[0].numel() // layer.weight.shape[0]
-        products = layer.weight.numel() * positions
-        forward += products
-        backward += products * (1 if first else 2)
-        first = False
-
-    for layer in network.modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d):
-            layer.register_forward_hook(count)
-    network(torch.zeros(1, 2, 28, 28))
-    return forward, forward + backward
+def multiply_adds(name: str) -> int:
+    """Of forward and backward for one pair, as PyTorch's FlopCounterMode counts them; none for the gradient of the pixels."""
+    network = models.initial(name, 0)
+    with FlopCounterMode(display=False) as counted:
+        network(torch.zeros(1, 2, 28, 28)).sum().backward()
+    return counted.get_total_flops() // 2
 
 
-def peak(size: int = 4096, seconds: float = 1.5) -> float:
+def peak(device: str, size: int = 4096, seconds: float = 1.0) -> float:
     """Multiply-adds a second of a large float32 matrix product: the best of the products that fit in `seconds`."""
-    a, b, out = (torch.rand(size, size) for _ in range(3))
+    a, b, out = (torch.rand(size, size, device=device) for _ in range(3))
     best, until = 0.0, time.perf_counter() + seconds
     while time.perf_counter() < until:
         started = time.perf_counter()
         torch.mm(a, b, out=out)
+        if device != "cpu":
+            torch.cuda.synchronize()
         best = max(best, size**3 / (time.perf_counter() - started))
     return best
 
 
-def batched(name: str, replicas: int, pairs: int, splits) -> float:
-    """Seconds per replica-epoch of `training.train`, evaluation on held-out pairs included, start-up left out."""
-    short = {
-        "architecture": name,
-        "regime": "varying",
-        "seeds": range(replicas),
-        "final_epochs": 1,
-        "device": "cpu",
-    }
+def batched(splits, pairs: int, device: str, architecture: str, replicas: int, **options) -> float:
+    """Seconds per replica-epoch of `training.train`, start-up left out."""
     seconds = []
     for epochs in (1, 3):  # the second minus the first: two epochs without the start
         settings = Settings(
-            **short, epochs=epochs, pairs_per_epoch=pairs, test_pairs=max(2, 5_000 * pairs // EPOCH)
+            architecture=architecture,
+            regime="varying",
+            seeds=range(replicas),
+            epochs=epochs,
+            final_epochs=1,
+            device=device,
+            pairs_per_epoch=pairs,
+            test_pairs=max(2, 5_000 * pairs // EPOCH),
+            **options,
         )
         started = time.perf_counter()
-        training.train(settings, splits)
+        with contextlib.redirect_stdout(io.StringIO()):
+            training.train(settings, splits)
         seconds.append(time.perf_counter() - started)
     return (seconds[1] - seconds[0]) / 2 / replicas * EPOCH / pairs
 
 
-class Pairs(Dataset):
-    """What one would write first: two digits of torchvision's MNIST side by side, and the sum of their labels."""
+def side_by_side(splits, pairs: int) -> float:
+    """Seconds per replica-epoch of two trainings of 8 `mlp` at once, both counted."""
+    seconds = []
 
-    def __init__(self, digits, rows):
-        self.digits, self.rows = digits, rows
+    def one():
+        settings = Settings(
+            seeds=range(8), epochs=2, final_epochs=1, device="cpu", pairs_per_epoch=pairs
+        )
+        training.train(settings, splits)
 
-    def __len__(self):
-        return len(self.rows)
-
-    def __getitem__(self, i):
-        (left, x), (right, y) = (self.digits[row] for row in self.rows[i])
-        return torch.cat([left, right], dim=2), torch.tensor(float(x + y))
-
-
-def dataloader(splits, pairs: int) -> float:
-    """Seconds per epoch of a Dataset + DataLoader + one-model loop: training, then R² on held-out pairs, as `train` does."""
-    training_digits, test_digits = splits
-    rows = data.training_pairs(0, 0, pairs).tolist()
-    held_out = data.evaluation_pairs(0, 5_000 * pairs // EPOCH)[:, :2].tolist()
-    loader = DataLoader(Pairs(training_digits, rows), batch_size=256)
-    test_loader = DataLoader(Pairs(test_digits, held_out), batch_size=256)
-    layers = [
-        nn.Linear(1568, 128),
-        nn.ReLU(),
-        nn.Linear(128, 64),
-        nn.ReLU(),
-        nn.Linear(64, 2),
-        nn.Linear(2, 1),
-    ]
-    network, loss = nn.Sequential(nn.Flatten(), *layers), nn.MSELoss()
-    optimizer = torch.optim.Adam(network.parameters())
-    started, squared = time.perf_counter(), 0.0
-    for x, y in loader:
-        optimizer.zero_grad()
-        error = loss(network(x).squeeze(1), y)
-        error.backward()
-        optimizer.step()
-        squared += error.item() * len(y)
-    with torch.no_grad():
-        outputs, targets = zip(*((network(x).squeeze(1), y) for x, y in test_loader))
-    training.mse_and_r2(torch.cat(outputs)[None], torch.cat(targets)[None])
-    return (time.perf_counter() - started) * EPOCH / pairs
+    both = [threading.Thread(target=one) for _ in range(2)]
+    started = time.perf_counter()
+    with contextlib.redirect_stdout(io.StringIO()):
+        for thread in both:
+            thread.start()
+        for thread in both:
+            thread.join()
+    seconds = time.perf_counter() - started
+    return seconds / 2 / 8 / 2 * EPOCH / pairs
 
 
-def memory(name: str, replicas: int, epochs: int) -> float:
-    """Peak resident memory in GB of a fresh process that trains so many replicas for so many epochs."""
-    code = (
-        "import resource; from modvar_lib import data, training; from modvar_lib.settings import Settings;"
-        f"training.train(Settings(architecture={name!r}, seeds=range({replicas}), epochs={epochs}, final_epochs=1, device='cpu',"
-        " pairs_per_epoch=10_000), data.digits());"
-        "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+def wide(width: int) -> str:
+    """Register `mlp` at another width, the second layer half as wide; its name."""
+
+    class Wide(models.MLP):
+        def __init__(self):
+            super().__init__()
+            self.hidden1 = models.with_relu(nn.Linear(2 * 28 * 28, width))
+            self.hidden2 = models.with_relu(nn.Linear(width, width // 2))
+            self.bottleneck = nn.Linear(width // 2, 2)
+
+    Wide.__name__ = f"Wide{width}"
+    models.architecture(Wide)
+    return Wide.__name__.lower()
+
+
+def one_growth(what: str, value: int, device: str) -> None:
+    """Print seconds per replica-epoch, seconds in all and peak GB of one training, in this process."""
+    at = {name: chosen for name, (_, chosen) in GROWTH.items()} | {what: value}
+    splits = data.digits()
+    settings = Settings(
+        architecture=wide(at["width"]),
+        seeds=range(at["replicas"]),
+        epochs=at["epochs"],
+        final_epochs=1,
+        batch_size=at["batch_size"],
+        pairs_per_epoch=6_144,
+        test_pairs=512,
+        device=device,
     )
-    said = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout
-    return int(said.split()[-1]) * 1024 / 1e9
+    training.train(settings.model_copy(update={"epochs": 1, "pairs_per_epoch": 1024}), splits)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is that of reading the digits
+    started = time.perf_counter()
+    training.train(settings, splits)
+    seconds = time.perf_counter() - started
+    if device == "cpu":
+        status = Path("/proc/self/status").read_text()
+        peak_gb = int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9
+    else:
+        peak_gb = torch.cuda.max_memory_allocated() / 1e9
+    each = seconds / at["replicas"] / at["epochs"] * EPOCH / settings.pairs_per_epoch
+    print("growth", each, seconds, peak_gb)
 
 
-def torchvision_splits(*steps):
-    """torchvision's MNIST, training and test, with a transform as tutorials use it."""
-    with tempfile.TemporaryDirectory() as root:
-        raw = Path(root, "MNIST", "raw")
-        raw.mkdir(parents=True)
-        for path in data.files("MNIST"):
-            (raw / path.name).symlink_to(path)
-        transform = transforms.Compose([transforms.ToTensor(), *steps])
-        return [datasets.MNIST(root, train, transform, download=True) for train in (True, False)]
+def growth(device: str) -> pd.DataFrame:
+    """Time and memory against each of GROWTH, every value in a fresh process."""
+    rows = []
+    for what, (values, _) in GROWTH.items():
+        for value in values:
+            command = [sys.executable, __file__, "--device", device, "--one", what, str(value)]
+            said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            each, total, gb = map(float, said.split("growth ")[1].split())
+            rows.append(
+                {
+                    "grows": what,
+                    "value": value,
+                    "s per replica-epoch": each,
+                    "s in all": total,
+                    "peak GB": gb,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def growth_figure(table: pd.DataFrame, label: str):
+    """Time above, memory below, a column for each thing that grows."""
+    import matplotlib.pyplot as plt
+
+    figures.style()
+    figure, axes = plt.subplots(
+        2, len(GROWTH), figsize=(10.5, 4.6), sharex="col", sharey="row", layout="constrained"
+    )
+    for column, what in zip(axes.T, GROWTH):
+        part = table[table["grows"] == what]
+        for ax, y in zip(column, ("s per replica-epoch", "peak GB")):
+            ax.plot(part["value"], part[y], "o-", color=figures.COLOURS[0])
+            ax.set(xscale="log", ylim=(0, 1.15 * table[y].max()))
+            ax.set_xticks(part["value"], [str(v) for v in part["value"]])
+            ax.minorticks_off()
+        column[1].set_xlabel(what.replace("_", " "))
+    axes[0][0].set_ylabel("s per replica-epoch")
+    axes[1][0].set_ylabel("peak memory, GB")
+    figure.suptitle(label, fontsize=11)
+    return figure
+
+
+def shown(table: pd.DataFrame) -> None:
+    print("\n" + table.to_markdown(index=False, floatfmt=".3g") + "\n", flush=True)
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--architecture", default="mlp", choices=models.ARCHITECTURES)
-    arguments.add_argument(
-        "--replicas", default="1,4,8,16", help="numbers of replicas trained together"
-    )
     arguments.add_argument("--rounds", type=int, default=3)
+    arguments.add_argument("--pairs", type=int, default=12_000, help="pairs an epoch that is timed")
+    arguments.add_argument("--device", default="cpu", help="cpu or cuda")
     arguments.add_argument(
-        "--pairs",
-        type=int,
-        default=20_000,
-        help="pairs an epoch that are timed; results are per 60,000",
+        "--out", type=Path, help="a folder to write the tables and the figure to"
     )
+    arguments.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     chosen = arguments.parse_args()
-    name, counts = chosen.architecture, [int(n) for n in chosen.replicas.split(",")]
-    forward, both = multiply_adds(name)
-    splits = data.digits()
-    loops = {  # the second is the transform of PyTorch's own MNIST example
-        "DataLoader loop, one mlp": torchvision_splits(),
-        "the same, with Normalize": torchvision_splits(transforms.Normalize((0.1307,), (0.3081,))),
-    }
-    print(
-        f"{name}: {forward:,} multiply-adds forward, {both:,} forward and backward a pair, {EPOCH:,} pairs an epoch"
-    )
-    print(
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {psutil.cpu_count()} cores, CPU"
-    )
+    device, pairs = chosen.device, chosen.pairs
+    if chosen.one:
+        return one_growth(chosen.one[0], int(chosen.one[1]), device)
 
-    times = {label: [] for label in [*counts, *loops]}
-    floors = {label: [] for label in times}
-    rates = [peak()]
-    for _ in range(chosen.rounds):
-        for label, seconds in times.items():
-            one = (
-                dataloader(loops[label], 6_000)
-                if label in loops
-                else batched(name, label, chosen.pairs, splits)
+    splits, started = data.digits(), time.perf_counter()
+    machine = (
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {psutil.cpu_count()} cores"
+    )
+    print(f"{machine}, {device if device == 'cpu' else torch.cuda.get_device_name()}")
+    alone = pairs // 2  # of the slow ones
+    loops = {
+        "DataLoader loop": (peers.dataloader, peers.mnist()),
+        "DataLoader loop with Normalize": (peers.dataloader, peers.mnist(peers.NORMALIZE)),
+    }
+    if find_spec("skorch"):
+        loops["skorch"] = (peers.skorch, loops["DataLoader loop"][1])
+    else:
+        print("skorch is not installed: pip install skorch")
+    counts = (1, 4, 8, 16) if device == "cpu" else (1, 8, 64, 128)
+    usual = counts[-2]
+    contestants = {
+        **{
+            f"mlp, {n} together": lambda n=n: batched(splits, pairs, device, "mlp", n)
+            for n in counts
+        },
+        **{
+            f"{name}, {usual} together": lambda name=name: batched(
+                splits, pairs // 2, device, name, usual
             )
-            seconds.append(one)
-            rates.append(peak())
-            floors[label].append(both * EPOCH / max(rates[-2:]))
-    loop, normalized = (statistics.median(times[label]) for label in loops)
-    print(
-        f"\npeak rate: {2e-9 * statistics.median(rates):.0f} GFLOP/s (median; {2e-9 * min(rates):.0f} to {2e-9 * max(rates):.0f})"
-    )
-    print(f"floor: {both * EPOCH / statistics.median(rates):.3f} s per replica-epoch\n")
-    print(
-        "| trained together | s per replica-epoch | x floor | x faster than loop | than with Normalize | peak GB |"
-    )
-    print("|---|---|---|---|---|---|")
-    for label, seconds in times.items():
-        typical = statistics.median(seconds)
-        ratio = statistics.median(s / f for s, f in zip(seconds, floors[label]))
-        used = "" if label in loops else f"{memory(name, label, 2):.2f}"
+            for name in models.ARCHITECTURES
+            if name != "mlp"
+        },
+        **{name: lambda f=f, s=s: f(s, alone) for name, (f, s) in loops.items()},
+        "DataLoader loop, a process a core": lambda: peers.processes(alone),
+        "vmap as in the tutorial, 8 together": lambda: peers.tutorial_vmap(splits[0], alone, 8),
+        "two trainings of 8 mlp at once": lambda: side_by_side(splits, pairs),
+    }
+    times = {name: [] for name in contestants}
+    ratios = {name: [] for name in contestants}
+    work = {name: multiply_adds(name) for name in models.ARCHITECTURES}
+    rates = [peak(device)]
+    for i in range(chosen.rounds):
+        for name, seconds in contestants.items():
+            times[name].append(seconds())
+            rates.append(peak(device))
+            each = work.get(name.split(",")[0], work["mlp"]) * EPOCH / max(rates[-2:])
+            ratios[name].append(times[name][-1] / each)
         print(
-            f"| {label} | {typical:.3f} | {ratio:.2f} | {loop / typical:.1f} | {normalized / typical:.1f} | {used} |"
+            f"round {i + 1} of {chosen.rounds}, {time.perf_counter() - started:.0f} s", flush=True
         )
-    few, many = (memory(name, 8, epochs) for epochs in (2, 12))
-    print(f"\nmemory of 8 replicas: {few:.2f} GB after 2 epochs, {many:.2f} GB after 12")
+
+    rate = statistics.median(rates)
+    print(
+        f"peak rate {2e-9 * rate:.0f} GFLOP/s (median; {2e-9 * min(rates):.0f} to {2e-9 * max(rates):.0f});"
+        f" mlp: {work['mlp']:,} multiply-adds a pair, floor {work['mlp'] * EPOCH / rate:.3f} s per replica-epoch"
+    )
+    grown = growth(device)
+    shown(grown)
+    typical = {name: statistics.median(seconds) for name, seconds in times.items()}
+    ours = typical[f"mlp, {usual} together"]
+    speed = pd.DataFrame(
+        {
+            "what": name,
+            "s per replica-epoch": seconds,
+            "x floor": statistics.median(ratios[name]),
+            "lowest": min(ratios[name]),
+            "highest": max(ratios[name]),
+            f"x slower than mlp, {usual} together": seconds / ours,
+            "x faster than the loop": typical["DataLoader loop"] / seconds,
+        }
+        for name, seconds in typical.items()
+    )
+    shown(speed)
+    if chosen.out:
+        chosen.out.mkdir(parents=True, exist_ok=True)
+        speed.to_csv(chosen.out / f"speed-{device}.csv", index=False, float_format="%.4g")
+        grown.to_csv(chosen.out / f"growth-{device}.csv", index=False, float_format="%.4g")
+        label = f"training `mlp`: 8 replicas, 2 epochs, batch 256, width 128 but for what grows ({device})"
+        figures.save(growth_figure(grown, label), chosen.out, f"growth-{device}")
+    print(f"{time.perf_counter() - started:.0f} s in all")
 
 
 if __name__ == "__main__":

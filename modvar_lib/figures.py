@@ -59,15 +59,19 @@ def headline(
     scores: architecture, regime, seed, value, failed. summary: architecture, regime, networks, failed, mean, low, high.
     """
     architectures = list(summary["architecture"].unique())
+    columns = min(3, len(architectures))
+    lines = -(-len(architectures) // columns)
     figure, axes = plt.subplots(
-        1,
-        len(architectures),
-        figsize=(3.4 * len(architectures) + 1.2, 3.9),
+        lines,
+        columns,
+        figsize=(3.4 * columns + 1.2, 3.0 * lines + 0.9),
         sharey=True,
         squeeze=False,
         layout="constrained",
     )
-    for ax, architecture in zip(axes[0], architectures):
+    for ax in axes.flat[len(architectures) :]:
+        ax.set_visible(False)
+    for ax, architecture in zip(axes.flat, architectures):
         rows = summary[summary["architecture"] == architecture]
         palette = colours(rows["regime"])
         for x, row in enumerate(rows.itertuples()):
@@ -114,7 +118,8 @@ def headline(
         )
         ax.set_xlim(-0.6, len(rows) - 0.4)
         ax.set_title(architecture)
-    axes[0][0].set_ylabel("activation change (original score)")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("activation change (original score)")
     axes[0][0].set_ylim(
         0, max(0.8, 1.15 * scores["value"].max())
     )  # a wide interval of few networks may leave the picture

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from reference.make import REFERENCES
 
-from modvar_lib import data, notebook, runs, training
+from modvar_lib import data, models, notebook, runs, training
 from modvar_lib.errors import InputError
 
 SOURCES = sorted((data.ROOT / "notebooks").glob("*.ipynb"))
@@ -65,14 +65,12 @@ def test_parameters_are_the_common_ones_typed_and_explained(path):
 
 
 def test_a_parameter_has_one_default_and_meaning_everywhere():
+    """But for 10_your_own, which is a toy, and the regimes of 01_data: the varying ones, so that there is something to see."""
     lines = {}
     for path in SOURCES:
         for line in parameters_of(path).splitlines():
             name = line.split(":")[0]
-            if (path.stem, name) != (
-                "01_data",
-                "regime",
-            ):  # lists the varying goals, so that there is something to see
+            if path.stem != "10_your_own" and (path.stem, name) != ("01_data", "regime"):
                 assert lines.setdefault(name, line) == line
     assert sorted(lines) == sorted(NAMES)
 
@@ -166,3 +164,19 @@ def test_an_error_is_not_fit_to_publish(tmp_path):
     nbformat.write(found, tmp_path / "x.ipynb")
     with pytest.raises(InputError, match=r"ends in an error"):
         notebook.clean(tmp_path / "x.ipynb")
+
+
+@pytest.mark.parametrize("regime", ["fixed", "varying"])
+@pytest.mark.parametrize("architecture", sorted(set(models.ARCHITECTURES) - {"mlp"}))
+def test_every_architecture_trains_on_both_regimes_from_papermill(results, architecture, regime):
+    toy = "epochs 2 final_epochs 1 period 1 pairs_per_epoch 512 device cpu"
+    options = f"architecture {architecture} regime {regime} seeds 0-1 {toy}".split()
+    pairs = [
+        word for name, value in zip(options[::2], options[1::2]) for word in ("-p", name, value)
+    ]
+    status, said = papermill(data.ROOT / "notebooks", "02_train.ipynb", *pairs)
+    assert status == 0, said
+    for path in runs.paths("original"):
+        run = runs.load(path)
+        assert run.key["architecture"] == architecture and len(run.history) == 2
+    assert len(runs.paths("original")) == 2

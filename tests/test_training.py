@@ -171,23 +171,29 @@ def test_memory_that_is_short_makes_smaller_lots_with_the_same_results(toy, spli
             )
 
 
+PEAK = """
+import sys
+from pathlib import Path
+from modvar_lib import data, training
+from modvar_lib.settings import Settings
+
+splits, peaks = data.digits(), []
+for seeds in ("0-1", "0-61"):
+    settings = Settings(architecture=sys.argv[1], seeds=seeds, epochs=1, final_epochs=1, pairs_per_epoch=512, device="cpu")
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    training.train(settings, splits)
+    peaks.append(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024)
+print((peaks[1] - peaks[0]) / 60 / training.memory_a_replica(settings))
+"""
+
+
 @pytest.mark.parametrize("architecture", ["mlp", "cnn", "vit"])
-def test_the_memory_planned_with_is_of_the_size_that_is_used(toy, architecture):
-    """In a fresh process, so that its peak is its own; the plan may be wrong by a factor of two, not by ten."""
-    code = (
-        "import resource; from modvar_lib import data, training; from modvar_lib.settings import Settings\n"
-        "splits = data.digits()\n"
-        "def peak(seeds):\n"
-        f"    s = Settings(architecture={architecture!r}, seeds=seeds, epochs=1, final_epochs=1, "
-        "pairs_per_epoch=1024, device='cpu')\n"
-        "    training.train(s, splits)\n"
-        "    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, training.memory_a_replica(s)\n"
-        "few, many = peak('0-1'), peak('0-199')\n"
-        "print((many[0] - few[0]) / 198 / few[1])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+def test_the_memory_planned_with_is_of_the_size_that_is_used(architecture):
+    """The plan may be wrong by a factor of two, not by ten."""
+    command = [sys.executable, "-c", PEAK, architecture]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert 0.4 < float(done.stdout.split()[-1]) < 1.5, done.stdout
+    assert 0.5 < float(done.stdout.split()[-1]) < 1.5, done.stdout
 
 
 def test_an_error_in_one_lot_ends_the_training(toy, splits, monkeypatch):

@@ -28,6 +28,7 @@ REFERENCES = {  # in the order in which they need each other
     "02_train-varying": {**STUDY, **TOY, "regime": "varying"},
     "03_metric": STUDY,
     "04_analysis": STUDY,
+    "10_your_own": {**STUDY, "seeds": "0-2", "epochs": 4, "period": 1, "device": "cpu"},
 }
 
 if __name__ == "__main__":
