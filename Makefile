@@ -29,8 +29,10 @@ smoke:
 test: setup
 	@MODVAR_TTY= pytest
 
+# skorch is one of the peers; the project itself does not need it
 benchmark: setup
-	@python benchmarks/benchmark.py
+	@uv pip install --quiet skorch
+	@python benchmarks/benchmark.py $(if $(OUT),--out $(OUT))
 
 publish: setup
 	@python -m modvar_lib.publish $(STUDY)
@@ -57,6 +59,6 @@ setup: .venv/ready
 	@echo "Without a GPU: UV_TORCH_BACKEND=cpu make ... fetches a CPU build of torch from PyTorch's own index instead."
 	@$(PYTHON) -m venv .venv
 	@pip install --quiet --disable-pip-version-check uv
-	@uv pip install --quiet --requirements requirements.lock
+	@uv pip install --quiet --compile-bytecode --requirements requirements.lock
 	@uv pip install --quiet --no-deps --editable .
 	@touch $@

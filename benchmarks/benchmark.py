@@ -1,4 +1,4 @@
-"""Speed and memory of training, in one run: python benchmarks/benchmark.py (or make benchmark). About five minutes on two cores.
+"""Speed and memory of training, in one run: python benchmarks/benchmark.py (or make benchmark). About six minutes on two cores.
 
 Seconds are per replica-epoch: one network, 60,000 pairs, held-out evaluation included. The floor is the multiply-adds of forward
 and backward over the rate of a large float32 matrix product with all cores. These machines are noisy: everything takes its turn
@@ -8,11 +8,11 @@ in each round, the rate is measured again around every timing, ratios are median
 import argparse
 import contextlib
 import io
+import multiprocessing
 import statistics
-import subprocess
-import sys
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -114,8 +114,8 @@ def wide(width: int) -> str:
     return Wide.__name__.lower()
 
 
-def one_growth(what: str, value: int, device: str) -> None:
-    """Print seconds per replica-epoch, seconds in all and peak GB of one training, in this process."""
+def one_growth(what: str, value: int, device: str) -> dict:
+    """Seconds per replica-epoch, seconds in all and peak GB of one training in this process."""
     at = {name: chosen for name, (_, chosen) in GROWTH.items()} | {what: value}
     splits = data.digits()
     settings = Settings(
@@ -128,10 +128,11 @@ def one_growth(what: str, value: int, device: str) -> None:
         test_pairs=512,
         device=device,
     )
-    training.train(settings.model_copy(update={"epochs": 1, "pairs_per_epoch": 1024}), splits)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is that of reading the digits
-    started = time.perf_counter()
-    training.train(settings, splits)
+    with contextlib.redirect_stdout(io.StringIO()):
+        training.train(settings.model_copy(update={"epochs": 1, "pairs_per_epoch": 1024}), splits)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak so far is of reading the digits
+        started = time.perf_counter()
+        training.train(settings, splits)
     seconds = time.perf_counter() - started
     if device == "cpu":
         status = Path("/proc/self/status").read_text()
@@ -139,27 +140,22 @@ def one_growth(what: str, value: int, device: str) -> None:
     else:
         peak_gb = torch.cuda.max_memory_allocated() / 1e9
     each = seconds / at["replicas"] / at["epochs"] * EPOCH / settings.pairs_per_epoch
-    print("growth", each, seconds, peak_gb)
+    return {
+        "grows": what,
+        "value": value,
+        "s per replica-epoch": each,
+        "s in all": seconds,
+        "peak GB": peak_gb,
+    }
 
 
 def growth(device: str) -> pd.DataFrame:
     """Time and memory against each of GROWTH, every value in a fresh process."""
-    rows = []
-    for what, (values, _) in GROWTH.items():
-        for value in values:
-            command = [sys.executable, __file__, "--device", device, "--one", what, str(value)]
-            said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            each, total, gb = map(float, said.split("growth ")[1].split())
-            rows.append(
-                {
-                    "grows": what,
-                    "value": value,
-                    "s per replica-epoch": each,
-                    "s in all": total,
-                    "peak GB": gb,
-                }
-            )
-    return pd.DataFrame(rows)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__"])  # imported once, not for every value
+    with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as fresh:
+        todo = [(what, value) for what, (values, _) in GROWTH.items() for value in values]
+        return pd.DataFrame([fresh.submit(one_growth, *one, device).result() for one in todo])
 
 
 def growth_figure(table: pd.DataFrame, label: str):
@@ -196,11 +192,8 @@ def main() -> None:
     arguments.add_argument(
         "--out", type=Path, help="a folder to write the tables and the figure to"
     )
-    arguments.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     chosen = arguments.parse_args()
     device, pairs = chosen.device, chosen.pairs
-    if chosen.one:
-        return one_growth(chosen.one[0], int(chosen.one[1]), device)
 
     splits, started = data.digits(), time.perf_counter()
     machine = (
