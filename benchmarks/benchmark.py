@@ -56,7 +56,7 @@ def peak(device: str, size: int = 4096, seconds: float = 1.0) -> float:
     return best
 
 
-def batched(splits, pairs: int, device: str, architecture: str, replicas: int, **options) -> float:
+def batched(splits, pairs: int, device: str, architecture: str, replicas: int) -> float:
     """Seconds per replica-epoch of `training.train`, start-up left out."""
     seconds = []
     for epochs in (1, 3):  # the second minus the first: two epochs without the start
@@ -69,7 +69,6 @@ def batched(splits, pairs: int, device: str, architecture: str, replicas: int, *
             device=device,
             pairs_per_epoch=pairs,
             test_pairs=max(2, 5_000 * pairs // EPOCH),
-            **options,
         )
         started = time.perf_counter()
         with contextlib.redirect_stdout(io.StringIO()):
@@ -80,7 +79,6 @@ def batched(splits, pairs: int, device: str, architecture: str, replicas: int, *
 
 def side_by_side(splits, pairs: int) -> float:
     """Seconds per replica-epoch of two trainings of 8 `mlp` at once, both counted."""
-    seconds = []
 
     def one():
         settings = Settings(

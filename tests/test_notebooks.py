@@ -169,12 +169,9 @@ def test_an_error_is_not_fit_to_publish(tmp_path):
 @pytest.mark.parametrize("regime", ["fixed", "varying"])
 @pytest.mark.parametrize("architecture", sorted(set(models.ARCHITECTURES) - {"mlp"}))
 def test_every_architecture_trains_on_both_regimes_from_papermill(results, architecture, regime):
-    toy = "epochs 2 final_epochs 1 period 1 pairs_per_epoch 512 device cpu"
-    options = f"architecture {architecture} regime {regime} seeds 0-1 {toy}".split()
-    pairs = [
-        word for name, value in zip(options[::2], options[1::2]) for word in ("-p", name, value)
-    ]
-    status, said = papermill(data.ROOT / "notebooks", "02_train.ipynb", *pairs)
+    toy = "-p seeds 0-1 -p epochs 2 -p final_epochs 1 -p period 1 -p pairs_per_epoch 512 -p device cpu"
+    options = f"-p architecture {architecture} -p regime {regime} {toy}".split()
+    status, said = papermill(data.ROOT / "notebooks", "02_train.ipynb", *options)
     assert status == 0, said
     for path in runs.paths("original"):
         run = runs.load(path)
