@@ -8,37 +8,26 @@ import os
 
 from modvar_lib.errors import InputError
 from modvar_lib.runs import run_folder, study_folder
-from modvar_lib.settings import Settings
+from modvar_lib.settings import experiments_of
 
 
 if not config:
     configfile: "config/original.yaml"
 
 
-GRAPH = {"architectures", "regimes", "group_size"}  # what a config has beside the settings of an experiment
 try:
-    options = {name: value for name, value in config.items() if name not in GRAPH}
-    size = config.get("group_size")
-    if not isinstance(size, int) or size < 1:
-        raise InputError(f"group_size: got {size!r}; allowed: a whole number from 1")
-    experiments = [
-        Settings(**options, architecture=architecture, regime=regime)
-        for architecture in config.get("architectures") or [None]
-        for regime in config.get("regimes") or [None]
-    ]
+    size, experiments = experiments_of(config)
 except InputError as error:
     raise WorkflowError(str(error))
 
 base = experiments[0]
-seeds = [base.seeds[i : i + size] for i in range(0, len(base.seeds), size)]
-GROUPS = {f"{s[0]:03d}-{s[-1]:03d}": s for s in seeds}
 STUDY = os.path.relpath(study_folder(base.study))
-PASSED_ON = [name for name in options if name not in ("study", "dataset", "seeds")]
-PARAMETERS = " ".join(f"-p {name} {options[name]}" for name in PASSED_ON)
-
-
-def folders(experiment, seeds):
-    return [os.path.relpath(run_folder(experiment.study, experiment.of_run(seed))) for seed in seeds]
+EVERY = [
+    os.path.relpath(run_folder(base.study, experiment.of_run(seed)))
+    for experiment in experiments
+    for seed in experiment.seeds
+]
+PASSED_ON = [name for name in type(base).model_fields if name not in ("seeds", "test_pairs", "max_coefficient")]
 
 
 def execute(notebook, log, parameters):
@@ -53,7 +42,7 @@ def execute(notebook, log, parameters):
 
 rule all:
     input:
-        [folders(experiment, base.seeds) for experiment in experiments],
+        EVERY,
         f"{STUDY}/headline.md",
         f"{STUDY}/pages/01_data.html",
 
@@ -72,23 +61,23 @@ rule data:
 
 
 for experiment in experiments:
-    for group, members in GROUPS.items():
-        executed = f"{STUDY}/notebooks/02_train-{experiment.architecture}-{experiment.regime}-{group}.ipynb"
+    for first in range(0, len(experiment.seeds), size):
+        members = experiment.seeds[first : first + size]
+        group = f"{experiment.architecture}-{experiment.regime}-{experiment.variant}-{members[0]:03d}-{members[-1]:03d}".replace(
+            "-default-", "-"
+        )
+        executed = f"{STUDY}/notebooks/02_train-{group}.ipynb"
+        values = {name: getattr(experiment, name) for name in PASSED_ON} | {"seeds": ",".join(map(str, members))}
 
         rule:
             name:
-                f"train_{experiment.architecture}_{experiment.regime}_{group}"
+                "train_" + group.replace("-", "_")
             output:
-                [update(directory(folder)) for folder in folders(experiment, members)],
+                [update(directory(os.path.relpath(run_folder(base.study, experiment.of_run(seed))))) for seed in members],
             log:
                 executed,
             params:  # evaluated here and now; a shell string would be evaluated after the loop
-                command=execute(
-                    "02_train",
-                    executed,
-                    f"-p study {base.study} -p dataset {base.dataset} -p architecture {experiment.architecture}"
-                    f" -p regime {experiment.regime} -p seeds {','.join(map(str, members))} {PARAMETERS}",
-                ),
+                command=execute("02_train", executed, " ".join(f"-p {k} {v}" for k, v in values.items())),
             threads: workflow.cores
             shell:
                 "{params.command}"
@@ -96,7 +85,7 @@ for experiment in experiments:
 
 rule metric:
     input:
-        [folders(experiment, base.seeds) for experiment in experiments],
+        EVERY,
         "notebooks/03_metric.ipynb",
     output:
         [f"{STUDY}/{name}.csv" for name in ("measures", "runs", "history")],

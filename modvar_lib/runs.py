@@ -1,4 +1,4 @@
-"""A finished run on disk: results/<study>/runs/<dataset>-<architecture>-<regime>/seed-000/, complete or absent.
+"""A finished run on disk: results/<study>/runs/<dataset>-<architecture>-<regime>[-<variant>]/seed-000/, complete or absent.
 
 settings.json       what determines the run, the seed included
 history.csv         a row an epoch (columns: see training.train)
@@ -25,13 +25,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from modvar_lib import data, models
+from modvar_lib import data, goals, models
 from modvar_lib.errors import InputError
 from modvar_lib.settings import Settings
 from modvar_lib.training import Trained
 
 FILES = ("settings.json", "history.csv", "weights.safetensors", "provenance.json")
-KEYS = ["dataset", "architecture", "regime", "seed"]  # the columns that name a run in every table
+KEYS = [
+    "dataset",
+    "architecture",
+    "regime",
+    "variant",
+    "seed",
+]  # the columns that name a run in every table
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scipy")
 
 
@@ -51,7 +57,10 @@ class Run:
 
     def network(self) -> torch.nn.Module:
         """The trained network, on the CPU."""
-        network = models.initial(self.settings["architecture"], self.settings["seed"])
+        seed = self.settings["seed"]
+        schedule = Settings(**{k: v for k, v in self.settings.items() if k != "seed"}, seeds=seed)
+        outputs = goals.outputs(goals.REGIMES[schedule.regime](0, seed, schedule))
+        network = models.initial(schedule.architecture, seed, outputs)
         network.load_state_dict(self.weights)
         return network.eval()
 
@@ -226,9 +235,8 @@ def _cpu() -> str:
 
 
 def _names(settings: dict) -> tuple[str, str]:
-    return "-".join(
-        settings[name] for name in ("dataset", "architecture", "regime")
-    ), f"seed-{settings['seed']:03d}"
+    parts = [settings[name] for name in ("dataset", "architecture", "regime", "variant")]
+    return "-".join(parts[: 3 if parts[3] == "default" else 4]), f"seed-{settings['seed']:03d}"
 
 
 def _read_json(path: Path) -> dict:

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import ARCHITECTURES
 from reference.make import REFERENCES
 
-from modvar_lib import data, models, notebook, runs, training
+from modvar_lib import data, notebook, runs, training
 from modvar_lib.errors import InputError
 
 SOURCES = sorted((data.ROOT / "notebooks").glob("*.ipynb"))
 HERE = Path(__file__).parent
 NAMES = (
-    "study dataset architecture regime seeds epochs period final_epochs pairs_per_epoch batch_size learning_rate device"
+    "study dataset architecture regime variant seeds epochs period final_epochs"
+    " pairs_per_epoch batch_size optimizer learning_rate device"
 ).split()
 
 
@@ -167,7 +169,7 @@ def test_an_error_is_not_fit_to_publish(tmp_path):
 
 
 @pytest.mark.parametrize("regime", ["fixed", "varying"])
-@pytest.mark.parametrize("architecture", sorted(set(models.ARCHITECTURES) - {"mlp"}))
+@pytest.mark.parametrize("architecture", sorted(set(ARCHITECTURES) - {"mlp"}))
 def test_every_architecture_trains_on_both_regimes_from_papermill(results, architecture, regime):
     toy = "epochs 2 final_epochs 1 period 1 pairs_per_epoch 512 device cpu"
     options = f"architecture {architecture} regime {regime} seeds 0-1 {toy}".split()

@@ -13,7 +13,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from modvar_lib import data, runs
-from modvar_lib.settings import Settings
+from modvar_lib.settings import Settings, experiments_of
 
 PROJECT = tomllib.loads((data.ROOT / "pyproject.toml").read_text())["project"]
 PINS = [Requirement(line) for line in (data.ROOT / "requirements.lock").read_text().splitlines()]
@@ -83,24 +83,12 @@ def test_configs_are_valid_experiments(config):
     if config.stem == "primary":
         assert runs.primary() == content and 0 < content["failed_below"] < 1
         return
-    size, lists = (
-        content.pop("group_size"),
-        {key: content.pop(key) for key in ("architectures", "regimes")},
-    )
+    size, experiments = experiments_of(content)
     assert size >= 1
-    for architecture in lists["architectures"]:
-        for regime in lists["regimes"]:
-            settings = Settings(**content, architecture=architecture, regime=regime)
-            if config.stem in ("original", "replication"):
-                assert {
-                    k: v
-                    for k, v in settings.of_run(0).items()
-                    if k not in ("architecture", "regime")
-                } == {
-                    k: v
-                    for k, v in Settings().of_run(0).items()
-                    if k not in ("architecture", "regime")
-                }
+    if config.stem in ("original", "replication"):
+        for found in experiments:
+            plain = Settings(architecture=found.architecture, regime=found.regime)
+            assert found.of_run(0) == plain.of_run(0)
 
 
 def test_importing_is_light():
@@ -188,7 +176,7 @@ def test_published_studies_are_whole(study):
     about, measures, history = (
         pd.read_csv(committed / f"{name}.csv") for name in ("runs", "measures", "history")
     )
-    arms = about.groupby(["dataset", "architecture", "regime"])["seed"].apply(
+    arms = about.groupby(["dataset", "architecture", "regime", "variant"])["seed"].apply(
         lambda seeds: tuple(sorted(seeds))
     )
     assert arms.nunique() == 1 and len(arms.iloc[0]) >= 16

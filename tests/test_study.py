@@ -16,8 +16,7 @@ from modvar_lib.errors import InputError
 CONFIG = {
     "study": "tiny",
     "dataset": "MNIST",
-    "architectures": ["mlp"],
-    "regimes": ["fixed", "varying"],
+    "regime": ["fixed", "varying"],
     "seeds": "0-2",
     "group_size": 2,
     "epochs": 2,
@@ -92,14 +91,16 @@ def test_again_does_nothing_and_a_lost_run_is_trained_alone(study):
     ("changes", "line"),
     [
         (
-            {"regimes": ["fixd"]},
-            "regime: got 'fixd'; allowed: fixed, varying (did you mean fixed?)",
+            {"regime": ["fixd"]},
+            "(did you mean fixed?)",
         ),
         ({"epoch": 3}, "unknown parameter: got 'epoch'; allowed: "),
         (
             {"final_epochs": 3},
             "final_epochs: got 3; allowed: a whole number from 0 to epochs, which is 2",
         ),
+        ({"arms": ["varying"]}, "arms: got 'varying'; allowed: a list of settings"),
+        ({"arms": [{"period": [1, 2]}]}, "MNIST mlp fixed default is there 2 times"),
         ({"group_size": 0}, "group_size: got 0; allowed: a whole number from 1"),
     ],
 )
