@@ -1,10 +1,9 @@
 """Copies of a network with one thing changed, to see which measures notice. None of them changes the network that it is given.
 
-`rotated` and `shifted` compute the same function as the original, to rounding; `dosed` and `shuffled` do not.
+`rotated` and `shifted` compute the same function as the original, to rounding; `shuffled` does not.
 """
 
 import copy
-from collections import OrderedDict
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +22,17 @@ class Affine(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         flat = h.flatten(1) - self.before
         return ((flat if self.turn is None else flat @ self.turn) + self.after).view_as(h)
+
+
+class Then(nn.Module):
+    """One module after the other."""
+
+    def __init__(self, first: nn.Module, second: nn.Module):
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, h: Tensor) -> Tensor:
+        return self.second(self.first(h))
 
 
 def rotated(network: nn.Module, layer: str, seed: int = 0) -> nn.Module:
@@ -50,25 +60,6 @@ def shuffled(network: nn.Module, seed: int = 0) -> nn.Module:
     return found
 
 
-def dosed(network: nn.Module, sides: dict[str, dict[str, Tensor]], c: float) -> nn.Module:
-    """An `mlp` whose weights across the sides are multiplied by c, in all hidden layers before the bottleneck.
-
-    sides: {layer: {"left": [U] bool, "right": [U] bool}}, such as `Subject.sides` of each; pixels by half. c = 1 changes nothing,
-    with c = 0 the network is two towers, but for units that serve no side.
-    """
-    if not 0 <= c <= 1:
-        raise InputError(f"c: got {c!r}; allowed: a number from 0 to 1")
-    found = copy.deepcopy(network)
-    half = torch.arange(2 * 28 * 28) < 28 * 28
-    inputs = {"left": half, "right": ~half}
-    for layer, units in sides.items():
-        weight = lookup(dict(found.named_children()), "layer", layer).map.weight
-        across = units["left"][:, None] & inputs["right"] | units["right"][:, None] & inputs["left"]
-        weight.data = torch.where(across, c * weight.data, weight.data)
-        inputs = units
-    return found
-
-
 def _units(network: nn.Module, layer: str) -> int:
     from modvar_lib.models import activations
 
@@ -79,12 +70,18 @@ def _units(network: nn.Module, layer: str) -> int:
 
 
 def _between(network: nn.Module, layer: str, out: nn.Module, back: nn.Module) -> nn.Module:
-    """`out` after a layer, `back` before the next one."""
+    """`out` after a layer, `back` before the next one; pre-activations stay where they are."""
     names = [name for name, _ in network.named_children()]
     if layer not in names[:-1]:
         raise InputError(f"layer: got {layer!r}; allowed: {', '.join(names[:-1])}")
     found, following = copy.deepcopy(network), names[names.index(layer) + 1]
     own, after = getattr(found, layer), getattr(found, following)
-    setattr(found, layer, nn.Sequential(OrderedDict(own=own, out=out)))
-    setattr(found, following, nn.Sequential(OrderedDict(back=back, own=after)))
+    if isinstance(own, nn.Sequential):
+        own[-1] = Then(own[-1], out)
+    else:
+        setattr(found, layer, Then(own, out))
+    if isinstance(after, nn.Sequential):
+        after[0] = Then(back, after[0])
+    else:
+        setattr(found, following, Then(back, after))
     return found

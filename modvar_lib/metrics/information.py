@@ -66,8 +66,8 @@ def rows(subject: Subject) -> list[dict]:
 
 def probe(x: np.ndarray, z: np.ndarray, known: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Held-out R² of each target: fitted on activations x [n, U] and targets [n, T], scored on z and `wanted`."""
-    model = make_pipeline(StandardScaler(), Ridge(alpha=1e-2)).fit(x, known)
-    return r2_score(wanted, model.predict(z), multioutput="raw_values")
+    model = make_pipeline(StandardScaler(), Ridge(alpha=1.0)).fit(x.astype(np.float64), known)
+    return r2_score(wanted, model.predict(z.astype(np.float64)), multioutput="raw_values")
 
 
 def _targets(subject: Subject, pairs: Tensor) -> np.ndarray:
