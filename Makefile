@@ -1,6 +1,6 @@
 # make reproduce   the original experiment, in full          make test        every test
 # make smoke       the same graph at toy size                make benchmark   speed and memory
-# make reproduce CONFIG=config/replication.yaml, then make publish STUDY=replication: the published results
+# make paper       the whole companion: hours; then make publish STUDY=paper: the published results
 # Everything needs only a python3 (3.11 or newer, with venv) and installs into .venv by itself.
 
 SHELL := /bin/bash
@@ -14,7 +14,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # the terminal to draw progress bars on, if there is one
 export MODVAR_TTY := $(shell test -t 2 && readlink /proc/self/fd/2)
 
-.PHONY: reproduce smoke test benchmark publish reference data lock setup
+.PHONY: reproduce paper smoke test benchmark publish reference data lock setup
 
 reproduce: setup
 	@echo "Study $(STUDY) from $(CONFIG): finished runs are kept, the rest is trained. Logs, tables and pages: $(RESULTS)/$(STUDY)/"
@@ -22,6 +22,10 @@ reproduce: setup
 	@echo && cat $(RESULTS)/$(STUDY)/headline.md && echo
 	@echo "Look at  $(RESULTS)/$(STUDY)/pages/04_analysis.html  the analysis, with its figures (also in figures/ beside it)"
 	@echo "         $(RESULTS)/$(STUDY)/*.csv                   the tables;  runs/  every network;  notebooks/  as executed"
+
+# resumes where it was stopped
+paper:
+	@$(MAKE) --no-print-directory reproduce CONFIG=config/paper.yaml
 
 smoke:
 	@$(MAKE) --no-print-directory reproduce CONFIG=config/smoke.yaml

@@ -8,37 +8,27 @@ import os
 
 from modvar_lib.errors import InputError
 from modvar_lib.runs import run_folder, study_folder
-from modvar_lib.settings import Settings
+from modvar_lib.settings import experiments_of
 
 
 if not config:
     configfile: "config/original.yaml"
 
 
-GRAPH = {"architectures", "regimes", "group_size"}  # what a config has beside the settings of an experiment
 try:
-    options = {name: value for name, value in config.items() if name not in GRAPH}
-    size = config.get("group_size")
-    if not isinstance(size, int) or size < 1:
-        raise InputError(f"group_size: got {size!r}; allowed: a whole number from 1")
-    experiments = [
-        Settings(**options, architecture=architecture, regime=regime)
-        for architecture in config.get("architectures") or [None]
-        for regime in config.get("regimes") or [None]
-    ]
+    size, experiments = experiments_of(config)
 except InputError as error:
     raise WorkflowError(str(error))
 
 base = experiments[0]
-seeds = [base.seeds[i : i + size] for i in range(0, len(base.seeds), size)]
-GROUPS = {f"{s[0]:03d}-{s[-1]:03d}": s for s in seeds}
 STUDY = os.path.relpath(study_folder(base.study))
-PASSED_ON = [name for name in options if name not in ("study", "dataset", "seeds")]
-PARAMETERS = " ".join(f"-p {name} {options[name]}" for name in PASSED_ON)
-
-
-def folders(experiment, seeds):
-    return [os.path.relpath(run_folder(experiment.study, experiment.of_run(seed))) for seed in seeds]
+EVERY = [
+    os.path.relpath(run_folder(base.study, experiment.of_run(seed)))
+    for experiment in experiments
+    for seed in experiment.seeds
+]
+ANALYSES = config.get("notebooks", ["04_analysis"])
+PASSED_ON = [name for name in type(base).model_fields if name not in ("seeds", "test_pairs", "max_coefficient")]
 
 
 def execute(notebook, log, parameters):
@@ -46,16 +36,15 @@ def execute(notebook, log, parameters):
     log_output = "" if os.environ.get("MODVAR_TTY") else "--log-output"
     return (
         f"papermill --no-progress-bar {log_output} notebooks/{notebook}.ipynb {log} {parameters}"
-        " 2> >(grep --line-buffered -E 'epoch [0-9]+/|Error:' >&2 || true)"
+        " 2> >(grep --line-buffered -E '(epoch|network) [0-9]+/|Error:' >&2 || true)"
         f" && jupyter nbconvert --log-level ERROR --to html {log} --output-dir {STUDY}/pages"
     )
 
 
 rule all:
     input:
-        [folders(experiment, base.seeds) for experiment in experiments],
-        f"{STUDY}/headline.md",
-        f"{STUDY}/pages/01_data.html",
+        EVERY,
+        [f"{STUDY}/pages/{name}.html" for name in ["01_data", *ANALYSES]],
 
 
 rule data:
@@ -72,23 +61,23 @@ rule data:
 
 
 for experiment in experiments:
-    for group, members in GROUPS.items():
-        executed = f"{STUDY}/notebooks/02_train-{experiment.architecture}-{experiment.regime}-{group}.ipynb"
+    for first in range(0, len(experiment.seeds), size):
+        members = experiment.seeds[first : first + size]
+        group = f"{experiment.architecture}-{experiment.regime}-{experiment.variant}-{members[0]:03d}-{members[-1]:03d}".replace(
+            "-default-", "-"
+        )
+        executed = f"{STUDY}/notebooks/02_train-{group}.ipynb"
+        values = {name: getattr(experiment, name) for name in PASSED_ON} | {"seeds": ",".join(map(str, members))}
 
         rule:
             name:
-                f"train_{experiment.architecture}_{experiment.regime}_{group}"
+                "train_" + group.replace("-", "_")
             output:
-                [update(directory(folder)) for folder in folders(experiment, members)],
+                [update(directory(os.path.relpath(run_folder(base.study, experiment.of_run(seed))))) for seed in members],
             log:
                 executed,
             params:  # evaluated here and now; a shell string would be evaluated after the loop
-                command=execute(
-                    "02_train",
-                    executed,
-                    f"-p study {base.study} -p dataset {base.dataset} -p architecture {experiment.architecture}"
-                    f" -p regime {experiment.regime} -p seeds {','.join(map(str, members))} {PARAMETERS}",
-                ),
+                command=execute("02_train", executed, " ".join(f"-p {k} {v}" for k, v in values.items())),
             threads: workflow.cores
             shell:
                 "{params.command}"
@@ -96,10 +85,10 @@ for experiment in experiments:
 
 rule metric:
     input:
-        [folders(experiment, base.seeds) for experiment in experiments],
+        EVERY,
         "notebooks/03_metric.ipynb",
     output:
-        [f"{STUDY}/{name}.csv" for name in ("measures", "runs", "history")],
+        [f"{STUDY}/{name}.csv" for name in ("measures", "copies", "runs", "history")],
         f"{STUDY}/pages/03_metric.html",
     log:
         f"{STUDY}/notebooks/03_metric.ipynb",
@@ -110,17 +99,34 @@ rule metric:
         "{params.command}"
 
 
-rule analysis:
+rule costly:
     input:
-        rules.metric.output,
-        "notebooks/04_analysis.ipynb",
-        "config/primary.yaml",
+        EVERY,
     output:
-        f"{STUDY}/headline.md",
-        f"{STUDY}/pages/04_analysis.html",
-    log:
-        f"{STUDY}/notebooks/04_analysis.ipynb",
-    params:
-        command=execute("04_analysis", f"{STUDY}/notebooks/04_analysis.ipynb", f"-p study {base.study}"),
-    shell:
-        "{params.command}"
+        f"{STUDY}/costly.csv",
+    threads: workflow.cores
+    run:
+        from modvar_lib import metrics
+
+        metrics.measure_costly(base.study).to_csv(output[0], index=False, float_format="%.6g")
+
+
+for analysis in ANALYSES:
+
+    rule:
+        name:
+            analysis
+        input:
+            rules.metric.output,
+            rules.costly.output if analysis == "06_ruler" else [],
+            f"notebooks/{analysis}.ipynb",
+            "config/primary.yaml",
+        output:
+            [f"{STUDY}/headline.md"] if analysis == "04_analysis" else [],
+            f"{STUDY}/pages/{analysis}.html",
+        log:
+            f"{STUDY}/notebooks/{analysis}.ipynb",
+        params:
+            command=execute(analysis, f"{STUDY}/notebooks/{analysis}.ipynb", f"-p study {base.study}"),
+        shell:
+            "{params.command}"

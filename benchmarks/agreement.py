@@ -44,13 +44,14 @@ if torch.cuda.is_available():
     WAYS["cuda"] = on_cuda
 
 
-def score(settings, seed, weights, test_digits) -> float:
+def score(settings, seed, weights, digits) -> float:
     """The primary measure of one network."""
     network, primary = models.initial(settings.architecture, seed), runs.primary()
     network.load_state_dict(weights)
-    draws = torch.from_numpy(data.evaluation_pairs(seed, 2_000, len(test_digits)))
+    draws = torch.from_numpy(data.evaluation_pairs(seed, 2_000, len(digits)))
     with torch.no_grad():
-        rows = metrics.METRICS[primary["measure"]](network, test_digits.images, draws)
+        subject = metrics.Subject(network, digits, draws, seed)
+        rows = metrics.METRICS[primary["measure"]].rows(subject)
     wanted = {name: primary[name] for name in ("measure", "layer", "side")}
     return next(row["value"] for row in rows if wanted.items() <= row.items())
 

@@ -218,8 +218,8 @@ def main() -> None:
             f"{name}, {usual} together": lambda name=name: batched(
                 splits, pairs // 2, device, name, usual
             )
-            for name in models.ARCHITECTURES
-            if name != "mlp"
+            for name, cls in models.ARCHITECTURES.items()
+            if name != "mlp" and not issubclass(cls, models.Dose)
         },
         **{name: lambda f=f, s=s: f(s, alone) for name, (f, s) in loops.items()},
         "DataLoader loop, a process a core": lambda: peers.processes(alone),

@@ -259,5 +259,286 @@ def curves(history: pd.DataFrame, switches: list[int], label: str, floor: float 
     return figure
 
 
+def approximation(table: pd.DataFrame, label: str) -> Figure:
+    """The score against its approximation, a panel a layer.
+
+    table: layer, regime, activation_change, activation_change_expected.
+    """
+    layers = list(table["layer"].unique())
+    figure, axes = plt.subplots(
+        1, len(layers), figsize=(3.2 * len(layers) + 0.4, 3.9), squeeze=False, layout="constrained"
+    )
+    palette = colours(table["regime"])
+    for ax, layer in zip(axes[0], layers):
+        own = table[table["layer"] == layer]
+        for regime, part in own.groupby("regime"):
+            ax.scatter(
+                part["activation_change"],
+                part["activation_change_expected"],
+                s=18,
+                alpha=0.6,
+                linewidths=0,
+                color=palette[regime],
+                label=regime,
+            )
+        ends = own[["activation_change", "activation_change_expected"]]
+        low, high = ends.min().min() - 0.03, ends.max().max() + 0.03
+        ax.plot([low, high], [low, high], color=GREY, lw=0.8)
+        ax.set(xlim=(low, high), ylim=(low, high), aspect="equal", title=layer, xlabel="score")
+    axes[0][0].set_ylabel("approximation")
+    axes[0][0].legend(fontsize=9)
+    figure.suptitle(label, fontsize=11)
+    return figure
+
+
+def by_layer(
+    values: pd.DataFrame, summary: pd.DataFrame, names: dict[str, str], label: str
+) -> Figure:
+    """A panel a measure, layers along it, regimes side by side: points are networks, bars mean and interval.
+
+    values: measure, layer, regime, value. summary: measure, layer, regime, mean, low, high. names: titles of the measures.
+    """
+    measures = [name for name in names if name in set(values["measure"])]
+    figure, axes = plt.subplots(
+        1, len(measures), figsize=(3.4 * len(measures), 3.4), squeeze=False, layout="constrained"
+    )
+    palette = colours(values["regime"])
+    for ax, measure in zip(axes[0], measures):
+        own = values[values["measure"] == measure]
+        layers = list(own["layer"].unique())
+        for k, regime in enumerate(palette):
+            for x, layer in enumerate(layers):
+                at = x + 0.3 * (k - (len(palette) - 1) / 2)
+                _points(
+                    ax,
+                    at,
+                    own,
+                    summary,
+                    measure,
+                    {"layer": layer, "regime": regime},
+                    palette[regime],
+                )
+        ax.set_xticks(range(len(layers)), layers)
+        ax.set_title(names[measure])
+        ax.set_ylim(0, 1.05 * ax.get_ylim()[1])
+    key = [plt.Line2D([], [], ls="", marker="o", color=palette[r], label=r) for r in palette]
+    figure.legend(handles=key, loc="outside lower center", ncols=len(key), fontsize=9)
+    figure.suptitle(label, fontsize=11)
+    return figure
+
+
+def dose(
+    curve: pd.DataFrame, across: pd.DataFrame, layer: str, names: dict[str, str], label: str
+) -> Figure:
+    """A panel a measure: its mean and interval along the dose c, and other networks drawn across, in one layer.
+
+    curve: measure, layer, c, mean, low, high. across: measure, layer, network, mean, low, high. names: titles of the measures.
+    """
+    columns = 3
+    lines = -(-len(names) // columns)
+    figure, axes = plt.subplots(
+        lines,
+        columns,
+        figsize=(3.5 * columns, 2.7 * lines + 0.7),
+        squeeze=False,
+        layout="constrained",
+    )
+    networks = list(across["network"].unique())
+    looks = dict(zip(networks, ((COLOURS[1], "-"), (GREY, "--"), (COLOURS[2], ":"))))
+    for ax, (measure, title) in zip(axes.flat, names.items()):
+        own = _where(curve, {"measure": measure, "layer": layer}).sort_values("c")
+        at = range(len(own))
+        ax.fill_between(at, own["low"], own["high"], color=COLOURS[0], alpha=0.2, linewidth=0)
+        ax.plot(at, own["mean"], "o-", color=COLOURS[0], ms=4)
+        for network, (colour, dashes) in looks.items():
+            for row in _where(
+                across, {"measure": measure, "layer": layer, "network": network}
+            ).itertuples():
+                ax.axhspan(row.low, row.high, color=colour, alpha=0.15, linewidth=0)
+                ax.axhline(row.mean, color=colour, ls=dashes, lw=1.2)
+        ax.set_xticks(at, [f"{c:g}" for c in own["c"]])
+        ax.set(title=title, ylim=(min(0, ax.get_ylim()[0]), None))
+    for ax in axes[-1]:
+        ax.set_xlabel("c")
+    key = [plt.Line2D([], [], color=COLOURS[0], marker="o", ms=4, label="dose, x + y")]
+    key += [plt.Line2D([], [], color=c, ls=d, label=network) for network, (c, d) in looks.items()]
+    figure.legend(handles=key, loc="outside lower center", ncols=len(key), fontsize=9)
+    figure.suptitle(label, fontsize=11)
+    return figure
+
+
+def placed(table: pd.DataFrame, names: dict[str, str], label: str) -> Figure:
+    """The share of the way from no sides (0) to towers (1), a panel a layer, a line a measure, with intervals.
+
+    table: layer, measure, regime, share, share_low, share_high.
+    """
+    layers = list(table["layer"].unique())
+    figure, axes = plt.subplots(
+        1,
+        len(layers),
+        figsize=(4.6 * len(layers) + 0.6, 0.5 * len(names) + 1.6),
+        sharey=True,
+        sharex=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    palette = colours(table["regime"])
+    for ax, layer in zip(axes[0], layers):
+        for y, measure in enumerate(names):
+            for k, regime in enumerate(palette):
+                for row in _where(
+                    table, {"layer": layer, "measure": measure, "regime": regime}
+                ).itertuples():
+                    ax.errorbar(
+                        row.share,
+                        y + 0.2 * (k - (len(palette) - 1) / 2),
+                        xerr=[[abs(row.share - row.share_low)], [abs(row.share_high - row.share)]],
+                        fmt="o",
+                        ms=5,
+                        capsize=3,
+                        color=palette[regime],
+                    )
+        for end in (0, 1):
+            ax.axvline(end, color=GREY, lw=0.8, ls=":")
+        ax.set_title(layer)
+        ax.set_xlabel("share of the way: 0 no sides, 1 towers")
+    axes[0][0].set_yticks(range(len(names)), list(names.values()))
+    axes[0][0].invert_yaxis()
+    key = [plt.Line2D([], [], ls="", marker="o", color=palette[r], label=r) for r in palette]
+    figure.legend(handles=key, loc="outside lower center", ncols=len(key), fontsize=9)
+    figure.suptitle(label, fontsize=11)
+    return figure
+
+
+def regimes(
+    values: pd.DataFrame, summary: pd.DataFrame, order: list[str], names: dict[str, str], label: str
+) -> Figure:
+    """A panel a measure, a line a regime: points are networks, bars mean and interval; a vertical line at the mean of `fixed`.
+    A measure with values 20 times its median and more has a logarithmic axis.
+
+    values: measure, regime, value. summary: measure, regime, mean, low, high.
+    """
+    figure, axes = plt.subplots(
+        1,
+        len(names),
+        figsize=(3.0 * len(names) + 0.8, 0.36 * len(order) + 1.4),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    palette = {name: COLOURS[i] if i < 2 else GREY for i, name in enumerate(colours(order))}
+    for ax, (measure, title) in zip(axes[0], names.items()):
+        for y, regime in enumerate(order):
+            where = {"measure": measure, "regime": regime}
+            own = _where(values, where)["value"]
+            ax.scatter(own, [y] * len(own), s=10, alpha=0.3, linewidths=0, color=palette[regime])
+            for row in _where(summary, where).itertuples():
+                bar = None if pd.isna(row.low) else [[row.mean - row.low], [row.high - row.mean]]
+                ax.errorbar(
+                    row.mean, y + 0.22, xerr=bar, fmt="s", ms=4, capsize=3, color=palette[regime]
+                )
+        for row in _where(summary, {"measure": measure, "regime": "fixed"}).itertuples():
+            ax.axvline(row.mean, color=COLOURS[0], lw=0.8, ls=":")
+        ax.set_title(title)
+        own = _where(values, {"measure": measure})["value"].dropna()
+        if len(own) and 0 < 20 * own.median() < own.max():
+            ax.set_xscale("log", nonpositive="clip")  # a few far out would hide the rest
+            ax.set_xlim(own[own > 0].min() / 2, None)
+        else:
+            ax.set_xlim(0, None)
+    axes[0][0].set_yticks(range(len(order)), order)
+    axes[0][0].invert_yaxis()
+    figure.suptitle(label, fontsize=11)
+    return figure
+
+
+def swept(table: pd.DataFrame, level: pd.DataFrame, names: dict[str, str], label: str) -> Figure:
+    """A line a sweep, a column a measure: mean and interval along the epochs swept; a band at `level`.
+
+    table: what, measure, epochs, mean, low, high. level: measure, mean, low, high.
+    """
+    sweeps = list(table["what"].unique())
+    figure, axes = plt.subplots(
+        len(sweeps),
+        len(names),
+        figsize=(2.9 * len(names) + 0.4, 2.3 * len(sweeps) + 0.5),
+        sharey="col",
+        squeeze=False,
+        layout="constrained",
+    )
+    for line, what in zip(axes, sweeps):
+        for ax, (measure, title) in zip(line, names.items()):
+            own = _where(table, {"what": what, "measure": measure}).sort_values("epochs")
+            at = range(len(own))
+            ax.errorbar(
+                at,
+                own["mean"],
+                yerr=[own["mean"] - own["low"], own["high"] - own["mean"]],
+                fmt="o-",
+                ms=4,
+                capsize=3,
+                color=COLOURS[1],
+            )
+            for row in _where(level, {"measure": measure}).itertuples():
+                ax.axhspan(row.low, row.high, color=COLOURS[0], alpha=0.25, linewidth=0)
+            ax.set_xticks(at, [str(e) for e in own["epochs"]])
+            ax.set_title(title if what == sweeps[0] else "")
+            ax.set_xlabel(f"{what}, epochs")
+            ax.set_ylim(0, None)
+    figure.suptitle(label, fontsize=11)
+    return figure
+
+
+def multiverse(curve: pd.DataFrame, choices: list[str], ylabel: str, label: str) -> Figure:
+    """A specification curve: effects in order with their intervals, and beneath, which choices each was made with.
+
+    curve: difference, low, high and the columns in `choices`, in order of `difference`.
+    """
+    rows = [(choice, taken) for choice in choices for taken in sorted(curve[choice].unique())]
+    figure, (above, below) = plt.subplots(
+        2,
+        1,
+        figsize=(10, 2.8 + 0.17 * len(rows)),
+        height_ratios=[2.4, 0.17 * len(rows)],
+        sharex=True,
+        layout="constrained",
+    )
+    at = range(len(curve))
+    clear = (curve["high"] < 0) | (curve["low"] > 0)
+    shade = [COLOURS[0] if sure else GREY for sure in clear]
+    above.vlines(at, curve["low"], curve["high"], color=shade, lw=0.8, alpha=0.5)
+    above.scatter(at, curve["difference"], s=6, color=shade, linewidths=0)
+    above.axhline(0, color="k", lw=0.8)
+    above.set_ylabel(ylabel)
+    key = [
+        plt.Line2D([], [], color=c, marker="o", ms=3, label=text)
+        for c, text in ((COLOURS[0], "95 % interval excludes 0"), (GREY, "includes 0"))
+    ]
+    above.legend(handles=key, fontsize=9, loc="upper left")
+    for y, (choice, taken) in enumerate(rows):
+        own = [i for i, value in zip(at, curve[choice]) if value == taken]
+        below.vlines(own, y - 0.38, y + 0.38, color="k", lw=0.8)
+    edges = [y for y, (choice, _) in enumerate(rows) if y and rows[y - 1][0] != choice]
+    for y in edges:
+        below.axhline(y - 0.5, color=GREY, lw=0.5)
+    below.set_yticks(range(len(rows)), [taken for _, taken in rows], fontsize=8)
+    below.set(ylim=(len(rows) - 0.5, -0.5), xlabel=f"{len(curve)} specifications, sorted")
+    for y in [0, *edges]:
+        below.text(
+            1.01, y, rows[y][0], transform=below.get_yaxis_transform(), fontsize=8, va="center"
+        )
+    figure.suptitle(label, fontsize=11)
+    return figure
+
+
+def _points(ax, x, values, summary, measure, where, colour) -> None:
+    """Networks of one group as points, their mean and interval beside."""
+    own = _where(values, {"measure": measure, **where})["value"].to_numpy()
+    ax.scatter([x] * len(own), own, s=10, alpha=0.35, linewidths=0, color=colour)
+    for row in _where(summary, {"measure": measure, **where}).itertuples():
+        bar = None if pd.isna(row.low) else [[row.mean - row.low], [row.high - row.mean]]
+        ax.errorbar(x + 0.09, row.mean, yerr=bar, fmt="s", ms=4, capsize=3, color=colour)
+
+
 def _where(table: pd.DataFrame, values: dict) -> pd.DataFrame:
     return table[(table[list(values)] == pd.Series(values)).all(axis=1)]

@@ -1,10 +1,16 @@
 """Goals: what a network is asked for, and the regimes that set them epoch by epoch.
 
-A goal is a 10 x 10 float32 table T; the target of a pair with labels x (left) and y (right) is T[x, y].
+A goal is a 10 x 10 float32 table T; the target of a pair with labels x (left) and y (right) is T[x, y]. It is modular exactly
+when T[x, y] = f(x) + g(y). A goal of K outputs is a 10 x 10 x K table.
 A regime is a pure function (epoch, seed, schedule) -> goal, so it can be read and tested without training.
+
+`fixed` and `varying` are the experiment's; the others are controls, each with one thing of `varying` and not the rest. In all
+of them the goal changes when it does in `varying`, from the same draws of a and b, and is x + y in the last `final_epochs`
+epochs; `weighted`, `both` and `interaction` have one goal throughout.
 """
 
 from collections.abc import Callable
+from functools import wraps
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -27,6 +33,7 @@ class Schedule(BaseModel):
 Goal = np.ndarray
 Regime = Callable[[int, int, Schedule], Goal]
 REGIMES: dict[str, Regime] = {}
+RESTARTS: set[str] = set()  # regimes in which Adam starts afresh whenever `varying` would switch
 
 
 def regime(function: Regime) -> Regime:
@@ -42,8 +49,22 @@ def linear(a: float, b: float) -> Goal:
 
 def coefficients(goal: Goal) -> tuple[float, float]:
     """(a, b) such that the goal is a·x + b·y; (nan, nan) when it is not of that form."""
+    if goal.ndim > 2:
+        return np.nan, np.nan
     a, b = float(goal[1, 0]), float(goal[0, 1])
     return (a, b) if np.array_equal(goal, linear(a, b)) else (np.nan, np.nan)
+
+
+def outputs(goal: Goal) -> int:
+    """K, the numbers that a network is asked for."""
+    return 1 if goal.ndim == 2 else goal.shape[2]
+
+
+def restart(epoch: int, regime: str, schedule: Schedule) -> bool:
+    """Whether the optimiser starts afresh at the beginning of this epoch."""
+    final = schedule.epochs - schedule.final_epochs
+    switch = (epoch % schedule.period == 0 and epoch < final) or epoch == final
+    return regime in RESTARTS and epoch > 0 and switch
 
 
 SUM = linear(1, 1)
@@ -55,12 +76,91 @@ def fixed(epoch: int, seed: int, schedule: Schedule) -> Goal:
     return SUM
 
 
-@regime
-def varying(epoch: int, seed: int, schedule: Schedule) -> Goal:
-    """a·x + b·y; a and b independent and uniform over the integers -max..max without 0, drawn anew at epochs
-    0, period, 2·period, ...; in the last `final_epochs` epochs a = b = 1."""
-    if epoch >= schedule.epochs - schedule.final_epochs:
-        return SUM
+def ends_on_the_sum(function: Regime) -> Regime:
+    """The regime whose last `final_epochs` epochs are x + y."""
+
+    @wraps(function)
+    def with_final_phase(epoch: int, seed: int, schedule: Schedule) -> Goal:
+        final = epoch >= schedule.epochs - schedule.final_epochs
+        return SUM if final else function(epoch, seed, schedule)
+
+    return with_final_phase
+
+
+def drawn(epoch: int, seed: int, schedule: Schedule) -> tuple[int, int]:
+    """a and b of an epoch: independent and uniform over the integers -max..max without 0, drawn anew at epochs
+    0, period, 2·period, ..."""
     top = schedule.max_coefficient
-    a, b = rng("goals", seed, epoch // schedule.period).integers(-top, top, size=2)
-    return linear(*(k + (k >= 0) for k in (a, b)))  # -top..top-1, shifted over the gap at 0
+    a, b = rng("goals", seed, epoch // schedule.period).integers(-top, top, size=2).tolist()
+    return a + (a >= 0), b + (b >= 0)  # -top..top-1, shifted over the gap at 0
+
+
+@regime
+@ends_on_the_sum
+def varying(epoch: int, seed: int, schedule: Schedule) -> Goal:
+    """a·x + b·y, a and b drawn anew every `period` epochs."""
+    return linear(*drawn(epoch, seed, schedule))
+
+
+@regime
+@ends_on_the_sum
+def offset(epoch: int, seed: int, schedule: Schedule) -> Goal:
+    """x + y + k: the sum, with the mean that `varying` has at that time. An offset that varies."""
+    a, b = drawn(epoch, seed, schedule)
+    return SUM + np.float32(DIGITS.mean() * (a + b - 2))
+
+
+@regime
+@ends_on_the_sum
+def scaled(epoch: int, seed: int, schedule: Schedule) -> Goal:
+    """s·(x + y), s the root mean square of a, constant: 5.05 for the original's -8..8. The size of the targets."""
+    drawable = np.arange(1, schedule.max_coefficient + 1)
+    size = np.sqrt(np.mean(drawable**2))
+    return linear(size, size)
+
+
+@regime
+@ends_on_the_sum
+def factor(epoch: int, seed: int, schedule: Schedule) -> Goal:
+    """a·(x + y). It varies, with no need to keep the digits apart."""
+    a, _ = drawn(epoch, seed, schedule)
+    return linear(a, a)
+
+
+@regime
+@ends_on_the_sum
+def tables(epoch: int, seed: int, schedule: Schedule) -> Goal:
+    """A random table, with the mean and variance that `varying` has at that time. It varies, and is not modular."""
+    wanted = linear(*drawn(epoch, seed, schedule))
+    table = rng("tables", seed, epoch // schedule.period).standard_normal((10, 10))
+    table = (table - table.mean()) / table.std()
+    return (wanted.mean() + wanted.std() * table).astype(np.float32)
+
+
+@regime
+def weighted(epoch: int, seed: int, schedule: Schedule) -> Goal:
+    """2x + 7y: constant, but the digits cannot be collapsed into their sum."""
+    return linear(2, 7)
+
+
+@regime
+def both(epoch: int, seed: int, schedule: Schedule) -> Goal:
+    """The two outputs x and y: constant, and the digits must be kept apart."""
+    return np.stack([linear(1, 0), linear(0, 1)], -1)
+
+
+@regime
+def restarts(epoch: int, seed: int, schedule: Schedule) -> Goal:
+    """x + y in every epoch; Adam starts afresh whenever `varying` would switch."""
+    return SUM
+
+
+RESTARTS.add("restarts")
+
+
+@regime
+def interaction(epoch: int, seed: int, schedule: Schedule) -> Goal:
+    """Calibration: one random table a seed without its additive part, with the variance of x + y; some layer must interact."""
+    table = rng("tables", seed).standard_normal((10, 10))
+    table = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
+    return (SUM.mean() + SUM.std() * table / table.std()).astype(np.float32)

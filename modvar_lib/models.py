@@ -1,14 +1,16 @@
 """Architectures: any nn.Module with named layers, the second-to-last a 2-node `bottleneck`, the last a scalar `readout`.
 
 A module takes halves [B, 2, 28, 28] (left, right; `data.side_by_side` lays them into one 28 x 56 picture) and returns
-[B, 1]. Its direct children, in order, are its layers. For a layer that is an nn.Sequential, the pre-activation is the input
-of its last module, the nonlinearity; for any other layer it is the activation itself.
+[B, 1]; for a goal of K outputs the readout is replaced and [B, K] returned. Its direct children, in order, are its layers. For
+a layer that is an nn.Sequential, the pre-activation is the input of its last module, the nonlinearity; for any other layer it
+is the activation itself.
 
 Letters: R replicas (seeds), B pairs in a batch, U units of a layer.
 """
 
 import threading
 from collections import OrderedDict
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +21,10 @@ from modvar_lib.data import side_by_side
 from modvar_lib.errors import InputError, lookup
 from modvar_lib.streams import rng
 
+OPTIMIZERS = {  # PyTorch's, element by element, so that stacked replicas do not touch each other
+    "adam": partial(torch.optim.Adam, fused=True),
+    "sgd": partial(torch.optim.SGD, momentum=0.9, fused=True),
+}
 ARCHITECTURES: dict[str, type[nn.Module]] = {}
 GLOBAL_GENERATOR = threading.Lock()  # several threads may make networks at once
 
@@ -29,7 +35,7 @@ def architecture(cls: type[nn.Module]) -> type[nn.Module]:
     return cls
 
 
-def check(name: str, model: nn.Module) -> None:
+def check(name: str, model: nn.Module, outputs: int = 1) -> None:
     """One line of error unless a network has the form that this module's docstring describes."""
     with torch.no_grad():
         out, seen = activations(model, torch.zeros(3, 2, 28, 28))
@@ -37,11 +43,11 @@ def check(name: str, model: nn.Module) -> None:
     if (
         list(widths)[-2:] != ["bottleneck", "readout"]
         or widths["bottleneck"] != 2
-        or out.shape != (3, 1)
+        or out.shape != (3, outputs)
     ):
         raise InputError(
             f"architecture: {name} has layers {widths} and gives {tuple(out.shape)} for 3 pairs; "
-            "allowed: the last two layers are bottleneck with 2 units and readout, and 3 pairs give (3, 1)"
+            f"allowed: the last two layers are bottleneck with 2 units and readout, and 3 pairs give (3, {outputs})"
         )
     if any(True for _ in model.buffers()):
         raise InputError(
@@ -72,15 +78,19 @@ def activations(model: nn.Module, pairs: Tensor) -> tuple[Tensor, dict[tuple[str
             hook.remove()
 
 
-def initial(name: str, seed: int) -> nn.Module:
-    """A network with the initial weights of a seed (PyTorch's defaults for its modules), made on the CPU."""
+def initial(name: str, seed: int, outputs: int = 1) -> nn.Module:
+    """A network with the initial weights of a seed (PyTorch's defaults for its modules), made on the CPU. With several
+    outputs its readout is 2 -> outputs; everything else is as with one."""
     make = lookup(ARCHITECTURES, "architecture", name)
     with (
         GLOBAL_GENERATOR,
         torch.random.fork_rng(devices=[]),
     ):  # modules draw from the global generator: lend it a seed and put it back
         torch.manual_seed(int(rng("weights", seed).integers(2**63)))
-        return make()
+        network = make()
+        if outputs > 1:
+            network.readout = nn.Linear(2, outputs)
+        return network
 
 
 class Replicas:
@@ -90,9 +100,9 @@ class Replicas:
     their gradients come: copying those into place would take a fifth of a training step.
     """
 
-    def __init__(self, name: str, seeds: tuple[int, ...], device: str = "cpu"):
-        networks = [initial(name, seed) for seed in seeds]
-        check(name, networks[0])
+    def __init__(self, name: str, seeds: tuple[int, ...], device: str = "cpu", outputs: int = 1):
+        networks = [initial(name, seed, outputs) for seed in seeds]
+        check(name, networks[0], outputs)
         stacked, _ = stack_module_state(networks)
         self.leaves = {
             k: _turned(v.detach()).contiguous().to(device).requires_grad_()
@@ -104,8 +114,8 @@ class Replicas:
         )
 
     def __call__(self, pairs: Tensor) -> Tensor:
-        """Outputs [R, B] for each replica's own pairs [R, B, 2, 28, 28]."""
-        return self._forward({k: _turned(v) for k, v in self.leaves.items()}, pairs).squeeze(-1)
+        """Outputs [R, B, K] for each replica's own pairs [R, B, 2, 28, 28]."""
+        return self._forward({k: _turned(v) for k, v in self.leaves.items()}, pairs)
 
     def weights(self, replica: int) -> dict[str, Tensor]:
         """One replica's weights, on the CPU."""
@@ -424,3 +434,35 @@ class Summed(nn.Module):
     def forward(self, pairs: Tensor) -> Tensor:  # [B, 2, 28, 28] -> [B, 1]
         hidden = self.hidden2(self.hidden1((pairs[:, 0] + pairs[:, 1]).flatten(1)))
         return self.readout(self.bottleneck(hidden))
+
+
+class Across(nn.Linear):
+    """A linear map whose weights across the sides count c times: the first half of inputs and of units is the left side's."""
+
+    def __init__(self, inputs: int, units: int, c: float):
+        super().__init__(inputs, units)
+        self.c = c
+
+    def forward(self, x: Tensor) -> Tensor:
+        sides = [torch.arange(n, device=x.device) < n // 2 for n in self.weight.shape[-2:]]
+        within = sides[0][:, None] == sides[1]
+        return F.linear(x, torch.where(within, self.weight, self.c * self.weight), self.bias)
+
+
+class Dose(MLP):
+    """Calibration, between `towers` (c = 0) and `mlp` (c = 1): `mlp` with its weights across the sides times c, in training
+    too. Registered as `dose05`, `dose10`, `dose20` and `dose50`. 209,221 parameters; 209,026 multiply-adds a pair.
+    """
+
+    c = 1.0
+
+    def __init__(self):
+        super().__init__()
+        for layer in (self.hidden1, self.hidden2):
+            plain = layer.map
+            layer.map = Across(plain.in_features, plain.out_features, self.c)
+            layer.map.load_state_dict(plain.state_dict())
+
+
+for percent in (5, 10, 20, 50):
+    architecture(type(f"Dose{percent:02d}", (Dose,), {"c": percent / 100, "__doc__": Dose.__doc__}))

@@ -13,19 +13,20 @@ LINES = 10  # in a log, for one training
 
 
 class Shown:
-    """Counts epochs of `lots` trainings that run at once or one after the other, and shows how far all of them together are.
+    """Counts epochs (or what `unit` says) of `lots` trainings that run at once or one after the other, and shows how far all of
+    them together are.
 
     $MODVAR_TTY names the terminal to draw on when a notebook runs without one, as under papermill.
     """
 
-    def __init__(self, epochs: int, lots: int, label: str):
-        self.each, self.lots, self.label = epochs, lots, label
+    def __init__(self, epochs: int, lots: int, label: str, unit: str = "epoch"):
+        self.each, self.lots, self.label, self.unit = epochs, lots, label, unit
         self.done, self.stopped, self.lock = 0, False, threading.Lock()
         self.file = self.bar = None
 
     def __enter__(self):
         terminal = os.environ.get("MODVAR_TTY")
-        settings = {"total": self.each, "desc": self.label, "unit": "epoch"}
+        settings = {"total": self.each, "desc": self.label, "unit": self.unit}
         if terminal:
             self.file = open(terminal, "w")
             self.bar = tqdm(**settings, file=self.file, leave=False, dynamic_ncols=True)
@@ -45,10 +46,14 @@ class Shown:
             if self.stopped:
                 return
             yield epoch
-            with self.lock:
-                self.done += 1
-                if self.done % self.lots == 0:
-                    self.show(self.done // self.lots)
+            self.count()
+
+    def count(self) -> None:
+        """One more is done, in one of the lots."""
+        with self.lock:
+            self.done += 1
+            if self.done % self.lots == 0:
+                self.show(self.done // self.lots)
 
     def show(self, epoch: int) -> None:
         """So many epochs of all trainings are done."""
@@ -59,7 +64,7 @@ class Shown:
         if epoch == self.each or (epoch >= self.due * self.each and spent > 1):
             left = spent / epoch * (self.each - epoch)
             print(
-                f"{self.label}: epoch {epoch}/{self.each}, {_minutes(spent)} so far, {_minutes(left)} left",
+                f"{self.label}: {self.unit} {epoch}/{self.each}, {_minutes(spent)} so far, {_minutes(left)} left",
                 flush=True,
             )
             self.due = epoch / self.each + 1 / LINES

@@ -1,4 +1,4 @@
-"""A finished run on disk: results/<study>/runs/<dataset>-<architecture>-<regime>/seed-000/, complete or absent.
+"""A finished run on disk: results/<study>/runs/<dataset>-<architecture>-<regime>[-<variant>]/seed-000/, complete or absent.
 
 settings.json       what determines the run, the seed included
 history.csv         a row an epoch (columns: see training.train)
@@ -25,13 +25,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from modvar_lib import data, models
+from modvar_lib import data, goals, models
 from modvar_lib.errors import InputError
 from modvar_lib.settings import Settings
 from modvar_lib.training import Trained
 
 FILES = ("settings.json", "history.csv", "weights.safetensors", "provenance.json")
-KEYS = ["dataset", "architecture", "regime", "seed"]  # the columns that name a run in every table
+KEYS = [
+    "dataset",
+    "architecture",
+    "regime",
+    "variant",
+    "seed",
+]  # the columns that name a run in every table
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scipy")
 
 
@@ -51,7 +57,10 @@ class Run:
 
     def network(self) -> torch.nn.Module:
         """The trained network, on the CPU."""
-        network = models.initial(self.settings["architecture"], self.settings["seed"])
+        seed = self.settings["seed"]
+        schedule = Settings(**{k: v for k, v in self.settings.items() if k != "seed"}, seeds=seed)
+        outputs = goals.outputs(goals.REGIMES[schedule.regime](0, seed, schedule))
+        network = models.initial(schedule.architecture, seed, outputs)
         network.load_state_dict(self.weights)
         return network.eval()
 
@@ -69,7 +78,7 @@ def table(study: str, name: str) -> pd.DataFrame:
             f"study: {study!r} has no {path}; measure its runs first, with 03_metric.ipynb"
         )
     try:
-        found = pd.read_csv(path)
+        found = pd.read_csv(path, low_memory=False)
     except (ValueError, UnicodeDecodeError) as error:
         raise InputError(
             f"study: {path} cannot be read ({error}); delete it and run 03_metric.ipynb again"
@@ -79,6 +88,16 @@ def table(study: str, name: str) -> pd.DataFrame:
             f"study: {path} has no rows; measure some runs first, with 03_metric.ipynb"
         )
     return found
+
+
+def need(measures: pd.DataFrame, notebook: str, arms: list[str]) -> None:
+    """One line of error unless a table of measures has these arms, each `architecture regime`."""
+    have = set(measures["architecture"] + " " + measures["regime"])
+    absent = [arm for arm in arms if arm not in have]
+    if absent:
+        raise InputError(
+            f"study: it has no networks of {', '.join(absent)}; {notebook} needs {', '.join(arms)}, as config/paper.yaml has"
+        )
 
 
 def study_folder(study: str) -> Path:
@@ -226,9 +245,8 @@ def _cpu() -> str:
 
 
 def _names(settings: dict) -> tuple[str, str]:
-    return "-".join(
-        settings[name] for name in ("dataset", "architecture", "regime")
-    ), f"seed-{settings['seed']:03d}"
+    parts = [settings[name] for name in ("dataset", "architecture", "regime", "variant")]
+    return "-".join(parts[: 3 if parts[3] == "default" else 4]), f"seed-{settings['seed']:03d}"
 
 
 def _read_json(path: Path) -> dict:

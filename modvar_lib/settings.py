@@ -1,6 +1,7 @@
 """Settings of an experiment: frozen, checked, saved with every run. The same names in notebooks, config files and tables."""
 
 import re
+from itertools import product
 from typing import Any
 
 import torch
@@ -9,10 +10,11 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from modvar_lib.data import DATASETS
 from modvar_lib.errors import InputError, lookup
 from modvar_lib.goals import REGIMES, Schedule
-from modvar_lib.models import ARCHITECTURES
+from modvar_lib.models import ARCHITECTURES, OPTIMIZERS
 
 SEEDS = "whole numbers from 0 to 4294967295, each once, as a list or as text such as 0-3 or 0,2,5"
 STUDY = "letters, digits, '.', '_' and '-', starting with a letter or digit; or published/ and such a name"
+VARIANT = "letters, digits, '.' and '_', starting with a letter or digit"
 MAX_SEEDS = 100_000
 
 
@@ -23,6 +25,7 @@ class Settings(Schedule):
     dataset: str = "MNIST"  # as the original
     architecture: str = "mlp"  # the original does not say; the plainest
     regime: str = "fixed"
+    variant: str = Field("default", description=VARIANT)  # a name for other settings in one study
     seeds: tuple[int, ...] = Field((0,), description=SEEDS)
     pairs_per_epoch: int = Field(
         60_000, ge=1, description="a whole number from 1"
@@ -30,6 +33,7 @@ class Settings(Schedule):
     batch_size: int = Field(
         256, ge=1, description="a whole number from 1"
     )  # not stated; an ordinary choice
+    optimizer: str = "adam"  # not stated; the usual one
     learning_rate: float = Field(
         1e-3, gt=0, allow_inf_nan=False, description="a number above 0"
     )  # Adam's default
@@ -58,10 +62,22 @@ class Settings(Schedule):
             raise ValueError(_got("study", value, cls))
         return value
 
-    @field_validator("dataset", "architecture", "regime")
+    @field_validator("variant")
+    @classmethod
+    def _variant(cls, value):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._]*", value):
+            raise ValueError(_got("variant", value, cls))
+        return value
+
+    @field_validator("dataset", "architecture", "regime", "optimizer")
     @classmethod
     def _registered(cls, value, info):
-        registries = {"dataset": DATASETS, "architecture": ARCHITECTURES, "regime": REGIMES}
+        registries = {
+            "dataset": DATASETS,
+            "architecture": ARCHITECTURES,
+            "regime": REGIMES,
+            "optimizer": OPTIMIZERS,
+        }
         lookup(registries[info.field_name], info.field_name, value)
         return value
 
@@ -103,6 +119,36 @@ class Settings(Schedule):
     def of_run(self, seed: int) -> dict[str, Any]:
         """The part that determines one run: no study, no device, the seed alone."""
         return {**self.model_dump(exclude={"study", "device", "seeds"}), "seed": seed}
+
+
+def experiments_of(config: dict) -> tuple[int, list[Settings]]:
+    """(group size, experiments) of a config file: settings that all share, of which any but seeds may be a list, and, if it
+    likes, `arms`, each with settings of its own on top. Lists are crossed. `notebooks` are those that analyse the study.
+
+    >>> size, found = experiments_of({"group_size": 8, "regime": ["fixed", "varying"]})
+    >>> size, [(one.architecture, one.regime) for one in found]
+    (8, [('mlp', 'fixed'), ('mlp', 'varying')])
+    """
+    shared = {k: v for k, v in config.items() if k not in ("arms", "group_size", "notebooks")}
+    size, found = config.get("group_size"), []
+    if not isinstance(size, int) or size < 1:
+        raise InputError(f"group_size: got {size!r}; allowed: a whole number from 1")
+    for arm in config.get("arms") or [{}]:
+        if not isinstance(arm, dict):
+            raise InputError(
+                f"arms: got {arm!r}; allowed: a list of settings, such as - {{period: [1, 2]}}"
+            )
+        values = shared | arm
+        lists = [v if isinstance(v, list) and k != "seeds" else [v] for k, v in values.items()]
+        found += [Settings(**dict(zip(values, one))) for one in product(*lists)]
+    names = [(one.dataset, one.architecture, one.regime, one.variant) for one in found]
+    for name in names:
+        if names.count(name) > 1 or found[0].study != found[-1].study:
+            raise InputError(
+                f"arms: {' '.join(name)} is there {names.count(name)} times; allowed: each once, in one study; "
+                "give arms that differ in other settings a variant"
+            )
+    return size, found
 
 
 def parse_seeds(value: Any) -> tuple[int, ...]:

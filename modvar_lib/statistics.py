@@ -27,8 +27,8 @@ def paired_difference(first: pd.Series, second: pd.Series, rng: int = 0) -> dict
     """second - first over networks with the same seed (the index of both series).
 
     n pairs; difference, its mean; low, high: bootstrap interval of it (BCa, 9,999 resamples); p: two-sided sign-flip test,
-    exact up to 13 pairs; d: Cohen's d of the differences (mean / sd). Pairs with a NaN are left out; fewer than 2 pairs give
-    NaN but for the mean.
+    exact up to 13 pairs; d: Cohen's d of the differences (mean / sd); note: why some of these are NaN. Pairs with a NaN are left
+    out; fewer than 2 pairs give NaN but for the mean.
     """
     change = (second - first).dropna().to_numpy(dtype=float)
     n = len(change)
@@ -39,9 +39,11 @@ def paired_difference(first: pd.Series, second: pd.Series, rng: int = 0) -> dict
         "high": np.nan,
         "p": np.nan,
         "d": np.nan,
+        "note": "",
     }
     if n < 2 or np.ptp(change) == 0:
-        return result
+        why = ("no seed has both values", "one pair only")
+        return {**result, "note": why[n] if n < 2 else "the pairs do not differ"}
     interval = stats.bootstrap(
         (change,), np.mean, confidence_level=CONFIDENCE, n_resamples=RESAMPLES, rng=rng
     ).confidence_interval
@@ -55,3 +57,69 @@ def paired_difference(first: pd.Series, second: pd.Series, rng: int = 0) -> dict
         "p": test.pvalue,
         "d": change.mean() / change.std(ddof=1),
     }
+
+
+def summary(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """`describe` of the column `value` for every group: columns of `by`, then n, mean, sd, low, high."""
+    rows = [
+        {**dict(zip(by, key)), **describe(part)}
+        for key, part in table.groupby(by, sort=False)["value"]
+    ]
+    return pd.DataFrame(rows, columns=[*by, "n", "mean", "sd", "low", "high"])
+
+
+def differences(
+    table: pd.DataFrame, by: list[str], first: str = "fixed", second: str = "varying", of="regime"
+) -> pd.DataFrame:
+    """`paired_difference` of `value`, second - first of the column `of`, paired by seed, for every group."""
+    rows = []
+    for key, part in table.groupby(by, sort=False):
+        wide = part.pivot(index="seed", columns=of, values="value").reindex(columns=[first, second])
+        rows.append({**dict(zip(by, key)), **paired_difference(wide[first], wide[second])})
+    return pd.DataFrame(rows)
+
+
+def in_and_out(
+    table: pd.DataFrame, by: list[str], first: str = "fixed", second: str = "varying"
+) -> pd.DataFrame:
+    """`differences` twice, told apart by a column `networks`: over all pairs of networks, and over those in which neither failed
+    (the column `failed` of the table)."""
+    parts = {"all": table, "neither failed": table[~table["failed"]]}
+    found = [
+        differences(part, by, first, second).assign(networks=kept) for kept, part in parts.items()
+    ]
+    order = [*by, "networks", "n", "difference", "low", "high", "p", "d", "note"]
+    return pd.concat(found)[order].sort_values(by, kind="stable", ignore_index=True)
+
+
+def on_scale(
+    values: pd.Series, doses: list[float], arms: list[pd.Series], low: pd.Series, rng: int = 0
+) -> dict[str, float]:
+    """Where a group of networks sits on a calibrated scale, each number with a percentile bootstrap interval over networks.
+
+    share: (mean - mean of `low`) / (mean of the first arm - mean of `low`); 0 at `low`, 1 at the first arm, not bounded. NaN
+    where a group has fewer than 2 networks, or the two ends are the same.
+    dose: where the monotone (isotonic) fit of the arms' means over `doses` has the mean of `values`, within the doses.
+    """
+    from sklearn.isotonic import IsotonicRegression
+
+    def place(values, low, *arms):
+        means = np.array([arm.mean() for arm in arms])
+        fitted = IsotonicRegression(increasing=bool(means[-1] > means[0])).fit_transform(
+            doses, means
+        )
+        order = slice(None) if means[-1] > means[0] else slice(None, None, -1)  # rising
+        dose = np.interp(values.mean(), fitted[order], np.array(doses)[order])
+        return (values.mean() - low.mean()) / (means[0] - low.mean()), dose
+
+    groups = [np.asarray(group, dtype=float) for group in (values, low, *arms)]
+    names = ("share", "share_low", "share_high", "dose", "dose_low", "dose_high")
+    if min(len(group) for group in groups) < 2 or np.isclose(groups[1].mean(), groups[2].mean()):
+        return {"n": len(groups[0]), **dict.fromkeys(names, np.nan)}
+    random = np.random.default_rng(rng)
+    drawn = [place(*(random.choice(group, len(group)) for group in groups)) for _ in range(1999)]
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low_, high = np.percentile(drawn, [tail, 100 - tail], axis=0)
+    share, dose = place(*groups)
+    found = (share, low_[0], high[0], dose, low_[1], high[1])
+    return {"n": len(groups[0]), **dict(zip(names, map(float, found)))}

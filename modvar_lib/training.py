@@ -1,7 +1,7 @@
 """Training: the seeds of an experiment in lockstep, as a batched program; on a CPU, one such program a core.
 
-Letters: R replicas (one a seed), B pairs in a batch, N evaluation pairs. Every replica has its own initial weights, pairs
-and goals; the losses are summed, so each replica's gradient is its own, and Adam works element by element.
+Letters: R replicas (one a seed), B pairs in a batch, N evaluation pairs, K outputs. Every replica has its own initial weights,
+pairs and goals; the losses are summed, so each replica's gradient is its own, and optimisers work element by element.
 """
 
 import time
@@ -38,7 +38,7 @@ class Trained:
 def evaluate(
     replicas: models.Replicas, images: Tensor, pairs: Tensor, buffer: Tensor, chunk: int
 ) -> Tensor:
-    """Outputs [R, N] for each replica's pairs [R, N, 2], `chunk` pairs at a time."""
+    """Outputs [R, N, K] for each replica's pairs [R, N, 2], `chunk` pairs at a time."""
     with torch.no_grad():
         return torch.cat(
             [replicas(data.halves(images, part, buffer)) for part in pairs.split(chunk, 1)], 1
@@ -46,16 +46,18 @@ def evaluate(
 
 
 def mse_and_r2(outputs: Tensor, target: Tensor) -> tuple[list[float], list[float]]:
-    """Per replica: mean squared error, and R² = 1 - MSE / Var(target). Both [R, N] -> two lists of R."""
-    mse = (outputs - target).double().square().mean(1)
-    return mse.tolist(), (1 - mse / target.double().var(1, correction=0)).tolist()
+    """Per replica: squared error, summed over K outputs and averaged over pairs, and R² = 1 - that / the same of the best
+    constant. Both [R, N, K] -> two lists of R."""
+    mse = (outputs - target).double().square().sum(-1).mean(1)
+    return mse.tolist(), (1 - mse / target.double().var(1, correction=0).sum(-1)).tolist()
 
 
 def train(settings: Settings, splits: tuple[data.Digits, data.Digits]) -> list[Trained]:
     """Train one network a seed; return them in the order of `settings.seeds`.
 
     History columns: epoch (from 0), a, b (the goal, nan if it is not a·x + b·y), train_mse (mean over the epoch, while
-    learning), and after the epoch on held-out pairs: test_mse and test_r2 on the goal of the epoch, sum_mse and sum_r2 on x + y.
+    learning), and after the epoch on held-out pairs: test_mse and test_r2 on the goal of the epoch, sum_mse and sum_r2 on x + y
+    (against the sum of the outputs, when there are several).
     R² is 1 at best, 0 for the best constant, and unbounded below.
 
     Seeds are trained in lots: on a CPU a lot a core (of torch.get_num_threads()), each on one thread, so that trainings side by
@@ -144,8 +146,15 @@ def train_lot(
     """Train some seeds as one batched program: (history, weights) of each. `splits` are on the device already."""
     device, regime = settings.torch_device, goals.REGIMES[settings.regime]
     training_digits, test_digits = splits
-    replicas = models.Replicas(settings.architecture, seeds, device)
-    optimizer = torch.optim.Adam(replicas.leaves.values(), lr=settings.learning_rate, fused=True)
+    outputs = goals.outputs(regime(0, seeds[0], settings))
+    replicas = models.Replicas(settings.architecture, seeds, device, outputs)
+
+    def fresh():
+        return models.OPTIMIZERS[settings.optimizer](
+            replicas.leaves.values(), lr=settings.learning_rate
+        )
+
+    optimizer = fresh()
 
     def on_device(arrays: list[np.ndarray]) -> Tensor:
         return torch.from_numpy(np.stack(arrays)).to(device)
@@ -157,6 +166,8 @@ def train_lot(
     histories: list[list[dict]] = [[] for _ in seeds]
     buffer = torch.empty(len(seeds) * settings.batch_size * 2 * 784, device=device)
     for epoch in shown.epochs():
+        if goals.restart(epoch, settings.regime, settings):
+            optimizer = fresh()
         tables = [regime(epoch, seed, settings) for seed in seeds]
         pairs = on_device(
             [
@@ -170,22 +181,24 @@ def train_lot(
             pairs.split(settings.batch_size, 1), wanted.split(settings.batch_size, 1)
         ):
             errors = (
-                replicas(data.halves(training_digits.images, batch, buffer)) - target
-            ).square()  # [R, B]
+                (replicas(data.halves(training_digits.images, batch, buffer)) - target)
+                .square()
+                .sum(-1)
+            )  # [R, B]
             optimizer.zero_grad()
             errors.mean(1).sum().backward()
             optimizer.step()
             squared += errors.detach().sum(1)
-        outputs = evaluate(replicas, test_digits.images, test_pairs, buffer, settings.batch_size)
+        answers = evaluate(replicas, test_digits.images, test_pairs, buffer, settings.batch_size)
         columns = {
             "train_mse": (squared.double() / settings.pairs_per_epoch).tolist(),
             **dict(
                 zip(
                     ("test_mse", "test_r2"),
-                    mse_and_r2(outputs, targets_of(tables, test_digits, test_pairs)),
+                    mse_and_r2(answers, targets_of(tables, test_digits, test_pairs)),
                 )
             ),
-            **dict(zip(("sum_mse", "sum_r2"), mse_and_r2(outputs, sums))),
+            **dict(zip(("sum_mse", "sum_r2"), mse_and_r2(answers.sum(-1, keepdim=True), sums))),
         }
         for i, (history, table) in enumerate(zip(histories, tables)):
             a, b = goals.coefficients(table)
@@ -201,7 +214,9 @@ def train_lot(
 
 
 def targets_of(tables: list[goals.Goal], split: data.Digits, pairs: Tensor) -> Tensor:
-    """[R, N] targets of [R, N, 2] pairs, each replica by its own 10 x 10 table."""
+    """[R, N, K] targets of [R, N, 2] pairs, each replica by its own table."""
     left, right = split.labels[pairs].unbind(-1)
-    stacked = torch.from_numpy(np.stack(tables)).to(pairs.device).flatten(1)  # [R, 100]
-    return stacked.gather(1, 10 * left + right)
+    stacked = torch.from_numpy(np.stack(tables)).to(pairs.device)
+    stacked = stacked.reshape(len(tables), 100, -1)
+    rows = (10 * left + right).unsqueeze(-1).expand(-1, -1, stacked.shape[-1])
+    return stacked.gather(1, rows)

@@ -6,7 +6,7 @@ import tempfile
 
 import pytest
 
-from modvar_lib import data
+from modvar_lib import data, models
 from modvar_lib.settings import Settings
 
 TOY = {
@@ -18,6 +18,12 @@ TOY = {
     "test_pairs": 200,
     "device": "cpu",
 }
+
+ARCHITECTURES = [  # every one, but only one of the doses
+    name
+    for name, cls in models.ARCHITECTURES.items()
+    if not issubclass(cls, models.Dose) or name == "dose20"
+]
 
 
 def pytest_configure(config):

@@ -86,3 +86,68 @@ def test_regimes_are_pure(name):
     REGIMES[name](40, 6, ORIGINAL)
     assert np.array_equal(first, REGIMES[name](13, 5, ORIGINAL))
     assert np.array_equal(state, np.random.get_state()[1])
+
+
+@pytest.mark.parametrize("name", sorted(set(REGIMES) - {"weighted", "both", "interaction"}))
+def test_controls_end_on_the_sum_and_change_only_when_varying_may(name):
+    tables = [REGIMES[name](epoch, 3, ORIGINAL) for epoch in range(100)]
+    assert all(np.array_equal(table, SUM) for table in tables[90:])
+    changed = {e for e in range(1, 90) if not np.array_equal(tables[e], tables[e - 1])}
+    assert changed <= set(range(10, 90, 10))
+    assert bool(changed) == (name in ("varying", "offset", "factor", "tables"))
+
+
+def additive(table):
+    """The table without its interaction."""
+    return table.mean(0) + table.mean(1, keepdims=True) - table.mean()
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("epoch", [0, 15, 89])
+def test_what_each_control_shares_with_varying(epoch, seed):
+    a, b = coefficients(goals.varying(epoch, seed, ORIGINAL))
+    varying = linear(a, b)
+    assert np.allclose(goals.offset(epoch, seed, ORIGINAL) - SUM, varying.mean() - SUM.mean())
+    assert np.array_equal(goals.factor(epoch, seed, ORIGINAL), linear(a, a))
+    tables = goals.tables(epoch, seed, ORIGINAL)
+    assert tables.mean() == pytest.approx(varying.mean(), abs=1e-3)
+    assert tables.std() == pytest.approx(varying.std(), rel=1e-4)
+    assert np.var(tables - additive(tables)) > 0.5 * np.var(tables)  # 0.82 of it on average
+
+
+def test_tables_are_drawn_anew_for_each_seed_and_period():
+    found = {
+        goals.tables(epoch, seed, ORIGINAL).tobytes()
+        for epoch in range(0, 90, 10)
+        for seed in range(20)
+    }
+    assert len(found) == 180
+    assert len({goals.tables(e, 0, ORIGINAL).tobytes() for e in range(10)}) == 1
+
+
+def test_constant_controls():
+    rms = np.sqrt(np.mean([a**2 for a in range(-8, 9) if a]))
+    assert np.allclose(goals.scaled(0, 0, ORIGINAL), linear(rms, rms)) and round(rms, 2) == 5.05
+    x, y = np.meshgrid(range(10), range(10), indexing="ij")
+    for epoch in (0, 50, 99):
+        assert np.array_equal(goals.weighted(epoch, 1, ORIGINAL), 2 * x + 7 * y)
+        assert np.array_equal(goals.both(epoch, 1, ORIGINAL), np.stack([x, y], -1))
+        assert np.array_equal(goals.restarts(epoch, 1, ORIGINAL), SUM)
+    assert [goals.outputs(REGIMES[n](0, 0, ORIGINAL)) for n in ("both", "varying")] == [2, 1]
+    assert np.isnan(coefficients(goals.both(0, 0, ORIGINAL))).all()
+
+
+def test_interaction_has_no_additive_part():
+    table = goals.interaction(0, 4, ORIGINAL)
+    assert np.allclose(table.mean(0), 9, atol=1e-4) and np.allclose(table.mean(1), 9, atol=1e-4)
+    assert table.std() == pytest.approx(SUM.std(), rel=1e-5)
+    assert np.array_equal(table, goals.interaction(99, 4, ORIGINAL))
+    assert not np.array_equal(table, goals.interaction(0, 5, ORIGINAL))
+
+
+def test_restarts_are_where_varying_switches():
+    found = [e for e in range(100) if goals.restart(e, "restarts", ORIGINAL)]
+    assert found == list(range(10, 100, 10))
+    assert not any(goals.restart(e, "varying", ORIGINAL) for e in range(100))
+    schedule = Schedule(epochs=20, period=8, final_epochs=7)
+    assert [e for e in range(20) if goals.restart(e, "restarts", schedule)] == [8, 13]

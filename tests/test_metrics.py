@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from torch import nn
 from modvar_lib import data, metrics, models, runs, training
 from modvar_lib.metrics import activation_change
 from modvar_lib.metrics.activation_change import score
+from modvar_lib.metrics.subject import Subject, anova
 from modvar_lib.settings import Settings
 
 
@@ -81,11 +84,11 @@ def test_against_an_independent_computation(network, splits):
             expected[layer, "left", measure] + expected[layer, "right", measure]
         ) / 2
     with torch.no_grad():
-        rows = activation_change.rows(network, images, torch.from_numpy(draws), chunk=128)
+        rows = activation_change.rows(Subject(network, splits[1], torch.from_numpy(draws)))
     found = {
         (r["layer"], r["side"], r["measure"]): r["value"]
         for r in rows
-        if not r["measure"].startswith("zero")
+        if r["measure"] in ("activation_change", "activation_change_pre")
     }
     assert found.keys() == expected.keys()
     assert all(found[key] == pytest.approx(expected[key], rel=1e-4) for key in expected)
@@ -97,7 +100,7 @@ def test_the_side_is_the_half_that_is_exchanged(splits):
     nn.init.zeros_(network.hidden1.map.weight.data[:, 784:])
     draws = torch.from_numpy(data.evaluation_pairs(0, 100))
     with torch.no_grad():
-        rows = activation_change.rows(network, splits[1].images, draws)
+        rows = activation_change.rows(Subject(network, splits[1], draws))
     value = {
         (r["layer"], r["side"]): r["value"] for r in rows if r["measure"] == "activation_change"
     }
@@ -110,7 +113,7 @@ def test_silent_layers_are_counted_not_averaged(splits):
     nn.init.constant_(network.hidden2.map.bias, -1e6)
     draws = torch.from_numpy(data.evaluation_pairs(0, 100))
     with torch.no_grad():
-        rows = activation_change.rows(network, splits[1].images, draws)
+        rows = activation_change.rows(Subject(network, splits[1], draws))
     value = {(r["layer"], r["side"], r["measure"]): r["value"] for r in rows}
     assert (
         np.isnan(value["hidden2", "both", "activation_change"])
@@ -126,13 +129,36 @@ def test_silent_layers_are_counted_not_averaged(splits):
     assert 0 < value["pooled", "both", "activation_change"] < 2
 
 
+def test_the_parts_of_a_constant_layer_stay_in_bounds():
+    """Rounding may put |mean|² a little above E h²."""
+    for seed in range(20):
+        constants = torch.rand(3, generator=torch.Generator().manual_seed(seed)).double().sqrt()
+        parts = anova([dict.fromkeys(("hidden", "readout"), constants.expand(4, 30, 3))])
+        rows = activation_change._why(SimpleNamespace(anova=parts, layers=list(parts)))
+        assert all(isinstance(row["value"], float) for row in rows)
+        assert all(row["value"] <= 1 for row in rows if row["measure"] == "offset_share")
+
+
 def test_rows_of_a_run(results, toy, splits):
     trained = training.train(toy(architecture="cnn"), splits)[0]
     table = metrics.measure(runs.load(runs.save("toy", trained)), splits[1], pairs=100)
     assert list(table) == metrics.COLUMNS
-    assert set(table["layer"]) == {"conv1", "conv2", "dense", "bottleneck", "readout", "pooled"}
-    assert (
-        set(table["side"]) == {"left", "right", "both"}
-        and not table.duplicated([*runs.KEYS, "layer", "side", "measure"]).any()
-    )
-    assert len(table) == 6 * 3 * 4
+    layers = {"conv1", "conv2", "dense", "bottleneck", "readout"}
+    assert set(table["layer"]) == layers | {"pooled"}
+    assert set(table["side"]) == {"left", "right", "both"}
+    assert not table.duplicated([*runs.KEYS, "layer", "side", "measure"]).any()
+    declared = {name for metric in metrics.METRICS.values() for name in metric.properties}
+    assert set(table["measure"]) == declared
+    selective = table[table["measure"] == "side_selectivity"]
+    assert set(selective["layer"]) == layers and set(selective["side"]) == {"both"}
+
+
+def test_a_network_of_nan_has_every_row_and_the_reason(results, toy, splits):
+    trained = training.train(toy(), splits)[0]
+    whole = metrics.measure(runs.load(runs.save("toy", trained)), splits[1], pairs=100)
+    trained.weights["hidden1.map.weight"][0, 0] = float("nan")
+    lost = metrics.measure(runs.load(runs.save("toy", trained)), splits[1], pairs=100)
+    keys = [*runs.KEYS, "layer", "side", "measure"]
+    assert lost[keys].equals(whole[keys])
+    assert lost["value"].isna().all()
+    assert set(lost["note"]) == {"the network's weights are not finite"}

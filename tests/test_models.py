@@ -108,6 +108,25 @@ def test_summed_is_symmetric(pairs):
     assert torch.equal(out, again) and all(torch.equal(seen[tap], mirrored[tap]) for tap in seen)
 
 
+@pytest.mark.parametrize(("name", "c"), [("dose05", 0.05), ("dose50", 0.5)])
+def test_a_dose_is_mlp_with_weights_across_the_sides_times_c(name, c, pairs):
+    network, plain = initial(name, 3), initial("mlp", 3)
+    for layer, inputs, units in (("hidden1", 1568, 128), ("hidden2", 128, 64)):
+        weight = getattr(plain, layer).map.weight.data
+        weight[: units // 2, inputs // 2 :] *= c
+        weight[units // 2 :, : inputs // 2] *= c
+    assert torch.allclose(network(pairs[0]), plain(pairs[0]), atol=1e-6)
+
+
+def test_with_dose_0_the_sides_are_two_towers(pairs):
+    network, exchanged = type("None", (models.Dose,), {"c": 0.0})(), pairs[0].clone()
+    exchanged[:, 1] = pairs[1, :, 1]
+    (_, before), (_, after) = (activations(network, p) for p in (pairs[0], exchanged))
+    for layer, units in (("hidden1", 64), ("hidden2", 32)):
+        same = (before[layer, "post"] == after[layer, "post"]).all(0)
+        assert same[:units].all() and not same[units:].all()
+
+
 def test_patches_are_the_quarters_of_each_digit():
     module = models.Patches(196)
     torch.nn.init.eye_(module.map.weight)
@@ -162,9 +181,7 @@ def test_initial_weights_are_the_seeds_own_and_leave_the_global_state_alone(name
 def test_replicas_compute_what_single_networks_do(name, pairs):
     replicas = Replicas(name, (5, 1, 9))
     for i, seed in enumerate((5, 1, 9)):
-        assert torch.allclose(
-            replicas(pairs)[i], initial(name, seed)(pairs[i]).squeeze(-1), atol=1e-6
-        )
+        assert torch.allclose(replicas(pairs)[i], initial(name, seed)(pairs[i]), atol=1e-6)
         weights = initial(name, seed).state_dict()
         assert all(torch.equal(value, weights[k]) for k, value in replicas.weights(i).items())
 
@@ -191,7 +208,7 @@ def test_a_module_of_the_users_own(registry, pairs):
         def __init__(self):
             super().__init__(2)
 
-    assert Replicas("mine", (0, 1, 2))(pairs).shape == (3, 5)
+    assert Replicas("mine", (0, 1, 2))(pairs).shape == (3, 5, 1)
 
 
 def test_a_module_without_the_right_layers_is_one_line(registry):

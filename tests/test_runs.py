@@ -30,6 +30,19 @@ def test_what_is_saved_comes_back(saved, results):
     assert {"commit", "dirty"} == set(run.provenance["git"] or {"commit", "dirty"})
 
 
+def test_a_run_from_before_a_setting_existed_has_its_default(saved):
+    _, _, paths = saved
+    settings = json.loads((paths[0] / "settings.json").read_text())
+    old = {k: v for k, v in settings.items() if k not in ("variant", "optimizer")}
+    (paths[0] / "settings.json").write_text(json.dumps(old))
+    assert runs.load(paths[0]).settings == settings
+
+
+def test_a_variant_has_a_folder_of_its_own(results, toy):
+    path = runs.run_folder("toy", toy(regime="varying", variant="period1", period=1).of_run(3))
+    assert path == results / "toy" / "runs" / "MNIST-mlp-varying-period1" / "seed-003"
+
+
 def test_finished_seeds_are_not_trained_again(saved):
     settings, _, paths = saved
     assert runs.missing(settings) == ()
@@ -103,8 +116,8 @@ def test_an_empty_study_is_one_line(results):
 def test_tables_are_tidy(saved):
     about, history = runs.tables("toy")
     assert about[runs.KEYS].to_numpy().tolist() == [
-        ["MNIST", "mlp", "varying", 0],
-        ["MNIST", "mlp", "varying", 1],
+        ["MNIST", "mlp", "varying", "default", 0],
+        ["MNIST", "mlp", "varying", "default", 1],
     ]
     assert len(history) == 6 and set(runs.KEYS) < set(history)
     assert {"epochs", "versions.torch", "cpu", "threads", "group_seconds"} <= set(about)

@@ -6,14 +6,18 @@ from modvar_lib.errors import InputError
 from modvar_lib.settings import Settings, parse_seeds
 
 NONSENSE = [  # parameter, what it got, what the line must also say
-    ("regime", "vary", "allowed: fixed, varying (did you mean varying?)"),
+    ("regime", "vary", "(did you mean varying?)"),
     ("regime", 3, "allowed: text"),
     (
         "architecture",
         "mpl",
-        "allowed: mlp, cnn, resnet, vit, mixer, towers, summed (did you mean mlp?)",
+        "(did you mean mlp?)",
     ),
     ("dataset", "mnist", "allowed: MNIST, FashionMNIST, KMNIST"),
+    ("optimizer", "adamw", "allowed: adam, sgd"),
+    ("variant", "no spaces", "letters, digits, '.' and '_'"),
+    ("variant", "a-b", "letters, digits, '.' and '_'"),
+    ("variant", "", "letters, digits, '.' and '_'"),
     ("device", "gpu", "allowed: auto, cpu, cuda or cuda:N"),
     ("device", "cuda:99", "allowed here: auto, cpu"),
     ("seeds", "a-b", "allowed: whole numbers from 0"),

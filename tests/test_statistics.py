@@ -3,7 +3,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from modvar_lib.statistics import describe, paired_difference
+from modvar_lib import metrics
+from modvar_lib.statistics import describe, in_and_out, on_scale, paired_difference
 
 
 def test_describe_by_hand():
@@ -41,8 +42,12 @@ def test_undefined_pairs_are_left_out():
         found["n"] == 1
         and found["difference"] == 1
         and np.isnan([found["low"], found["p"], found["d"]]).all()
+        and found["note"] == "one pair only"
     )
-    assert np.isnan(paired_difference(pd.Series([1.0]), pd.Series([np.nan]))["difference"])
+    nothing = paired_difference(pd.Series([1.0]), pd.Series([np.nan]))
+    assert np.isnan(nothing["difference"]) and nothing["note"] == "no seed has both values"
+    apart = paired_difference(pd.Series([1.0], index=[0]), pd.Series([2.0], index=[1]))
+    assert apart["n"] == 0 and apart["note"] == "no seed has both values"
 
 
 def test_no_effect_is_not_found_and_a_large_one_is():
@@ -56,3 +61,36 @@ def test_no_effect_is_not_found_and_a_large_one_is():
 def test_the_same_table_gives_the_same_interval():
     first, second = (pd.Series(np.random.default_rng(seed).normal(size=8)) for seed in (0, 1))
     assert paired_difference(first, second) == paired_difference(first, second)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_places_on_a_scale_by_hand(sign):
+    """Rising or falling, with a pair of neighbours that the monotone fit pools."""
+    doses = [0.0, 0.05, 0.1, 0.2, 0.5, 1.0]
+    arms = [sign * pd.Series([m, m]) for m in (1, 0.88, 0.92, 0.7, 0.6, 0.5)]
+    for value, dose in ((0.95, 0.025), (0.8, 0.15), (0.4, 1.0)):
+        found = on_scale(sign * pd.Series([value, value]), doses, arms, sign * pd.Series([0.0, 0]))
+        assert found["dose"] == pytest.approx(dose)
+        assert found["share"] == found["share_low"] == found["share_high"] == pytest.approx(value)
+    same = on_scale(pd.Series([1.0, 2]), doses, arms, arms[0] + 1e-12)
+    assert np.isnan([same["share"], same["dose"]]).all()
+
+
+def test_differences_in_and_out_of_failures():
+    rows = [("fixed", s, 1.0, False) for s in range(3)] + [("varying", 0, 2.0, False)]
+    rows += [("varying", 1, 2.5, False), ("varying", 2, 9.0, True)]
+    table = pd.DataFrame(rows, columns=["regime", "seed", "value", "failed"]).assign(what="it")
+    found = in_and_out(table, ["what"]).set_index("networks")
+    assert found["n"].to_dict() == {"all": 3, "neither failed": 2}
+    assert found["difference"].to_dict() == {"all": 3.5, "neither failed": 1.25}
+
+
+def test_values_against_chance():
+    own = {"side_selectivity": 0.7, "side_selectivity_rotated": 0.4}
+    own |= {"interchange_error": 1.0, "interchange_error_random": 4.0}
+    table = pd.DataFrame(
+        [{"seed": 0, "measure": m, "value": v, "note": ""} for m, v in own.items()]
+    )
+    found = metrics.against_chance(table).set_index("measure")["value"]
+    assert found["side_selectivity_above_chance"] == pytest.approx(0.3)
+    assert found["interchange_error_over_chance"] == 0.25 and len(found) == 6

@@ -7,8 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pandas as pd
+import papermill
 import pytest
 import yaml
+from papermill.exceptions import PapermillExecutionError
 
 from modvar_lib import data, publish, runs
 from modvar_lib.errors import InputError
@@ -16,8 +18,7 @@ from modvar_lib.errors import InputError
 CONFIG = {
     "study": "tiny",
     "dataset": "MNIST",
-    "architectures": ["mlp"],
-    "regimes": ["fixed", "varying"],
+    "regime": ["fixed", "varying"],
     "seeds": "0-2",
     "group_size": 2,
     "epochs": 2,
@@ -76,6 +77,56 @@ def test_the_graph_makes_every_run_table_page_and_figure(study):
     assert "| MNIST mlp | varying  | 3 " in (root / "headline.md").read_text()
 
 
+COMPANION = {
+    "study": "companion",
+    "seeds": "0-1",
+    "regime": "fixed",
+    "notebooks": [
+        "04_analysis",
+        "05_why_the_score_moves",
+        "06_ruler",
+        "07_controls",
+        "08_multiverse",
+    ],
+    "arms": [
+        {"regime": ["fixed", "varying", "tables"]},
+        {"architecture": ["towers", "summed", "dose20"]},
+        {"variant": "period2", "regime": "varying", "period": 2},
+    ],
+}
+
+
+def test_the_whole_companion_from_nothing(study):
+    """Calibration, controls, variants and every notebook, at toy size, as make paper does at full size."""
+    status, said = snakemake(study, **COMPANION)
+    assert status == 0, said
+    root = study / "results" / "companion"
+    assert len(runs.paths("companion")) == 14
+    for name in ("score_parts", "placed", "controls", "decision", "periods", "multiverse"):
+        assert len(pd.read_csv(root / f"{name}.csv")) > 0
+    figures = {path.stem for path in (root / "figures").glob("*.png")}
+    assert {"score_parts", "dose-hidden2", "ruler", "controls", "multiverse"} <= figures
+    pages = {path.stem for path in (root / "pages").iterdir()}
+    assert set(COMPANION["notebooks"]) < pages
+    copies = pd.read_csv(root / "copies.csv")
+    assert set(copies["copy"]) == {"untrained", "shuffled", "rotated", "shifted", "seen"}
+
+
+@pytest.mark.parametrize("name", ["05_why_the_score_moves", "06_ruler", "07_controls"])
+def test_a_study_without_the_arms_is_one_line(study, name):
+    about = pd.read_csv(study / "results" / "tiny" / "measures.csv")
+    folder = study / "results" / "partial"
+    folder.mkdir(exist_ok=True)
+    about[about["regime"] == "fixed"].to_csv(folder / "measures.csv", index=False)
+    for other in ("copies", "history", "runs"):
+        shutil.copy(study / "results" / "tiny" / f"{other}.csv", folder)
+    source = data.ROOT / "notebooks" / f"{name}.ipynb"
+    with pytest.raises(
+        PapermillExecutionError, match=r"study: it has no networks of .*mlp varying"
+    ):
+        papermill.execute_notebook(source, None, {"study": "partial"}, progress_bar=False)
+
+
 def test_again_does_nothing_and_a_lost_run_is_trained_alone(study):
     status, said = snakemake(study)
     assert status == 0 and "Nothing to be done" in said
@@ -92,14 +143,16 @@ def test_again_does_nothing_and_a_lost_run_is_trained_alone(study):
     ("changes", "line"),
     [
         (
-            {"regimes": ["fixd"]},
-            "regime: got 'fixd'; allowed: fixed, varying (did you mean fixed?)",
+            {"regime": ["fixd"]},
+            "(did you mean fixed?)",
         ),
         ({"epoch": 3}, "unknown parameter: got 'epoch'; allowed: "),
         (
             {"final_epochs": 3},
             "final_epochs: got 3; allowed: a whole number from 0 to epochs, which is 2",
         ),
+        ({"arms": ["varying"]}, "arms: got 'varying'; allowed: a list of settings"),
+        ({"arms": [{"period": [1, 2]}]}, "MNIST mlp fixed default is there 2 times"),
         ({"group_size": 0}, "group_size: got 0; allowed: a whole number from 1"),
     ],
 )

@@ -5,9 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import ARCHITECTURES
 
 from modvar_lib import data, goals, models, training
-from modvar_lib.models import ARCHITECTURES
 
 
 def numbers(trained):
@@ -136,10 +136,14 @@ def test_history_has_its_columns_and_goals(toy, splits):
 
 
 def test_r2_is_1_when_right_and_0_for_the_mean():
-    target = torch.tensor([[0.0, 2.0, 4.0]])
+    target = torch.tensor([[[0.0], [2.0], [4.0]]])
     assert training.mse_and_r2(target, target) == ([0.0], [1.0])
-    mse, r2 = training.mse_and_r2(torch.full((1, 3), 2.0), target)
+    mse, r2 = training.mse_and_r2(torch.full((1, 3, 1), 2.0), target)
     assert mse == pytest.approx([8 / 3]) and r2 == pytest.approx([0.0])
+    two = torch.cat([target, -target], -1)
+    assert training.mse_and_r2(two, two) == ([0.0], [1.0])
+    mse, r2 = training.mse_and_r2(torch.zeros(1, 3, 2), two)
+    assert mse == pytest.approx([40 / 3]) and r2 == pytest.approx([1 - 40 / 16])
 
 
 def test_log_lines_say_what_how_far_and_how_long(toy, splits, capsys):
@@ -219,3 +223,43 @@ def test_cuda_agrees_with_the_cpu_over_the_first_steps(toy, splits, architecture
     there = training.train(settings.model_copy(update={"device": "cuda"}), splits)
     for cpu, gpu in zip(here, there, strict=True):
         assert np.allclose(cpu.history, gpu.history, rtol=1e-2)
+
+
+@pytest.mark.parametrize("regime", goals.REGIMES)
+def test_every_regime_trains(toy, splits, regime):
+    settings = toy(regime=regime, epochs=4, final_epochs=1, seeds="0-1")
+    for trained in training.train(settings, splits):
+        table = goals.REGIMES[regime](3, trained.settings["seed"], settings)
+        assert trained.history.notna().drop(columns=["a", "b"]).all(axis=None)
+        last = trained.history[["a", "b"]].iloc[-1]
+        assert np.array_equal(last, goals.coefficients(table), equal_nan=True)
+        assert len(trained.weights["readout.bias"]) == goals.outputs(table)
+
+
+def test_two_outputs_learn_both_digits(toy, splits):
+    settings = toy(regime="both", epochs=3, pairs_per_epoch=20_000, test_pairs=1000)
+    history = training.train(settings, splits)[0].history
+    assert history["train_mse"].is_monotonic_decreasing and history["test_r2"].iloc[-1] > 0.3
+    # the sum of both answers is an answer to x + y
+    assert 0.3 < history["sum_r2"].iloc[-1] < 1
+
+
+def test_restarts_differ_from_fixed_only_after_the_first_restart(toy, splits):
+    fixed, restarts = (
+        training.train(toy(regime=name, epochs=4, period=2), splits)[0].history
+        for name in ("fixed", "restarts")
+    )
+    assert fixed.iloc[:2].equals(restarts.iloc[:2])
+    assert not np.allclose(fixed["train_mse"][2:], restarts["train_mse"][2:], rtol=1e-6)
+
+
+def test_sgd_is_torchs(toy, splits):
+    """One step of SGD with momentum is -rate * gradient: twice the rate, twice the step."""
+    start = models.initial("mlp", 0).state_dict()
+    once = {"epochs": 1, "final_epochs": 1, "pairs_per_epoch": 64, "optimizer": "sgd"}
+    slow, fast = (
+        training.train(toy(**once, learning_rate=rate), splits)[0].weights for rate in (1e-5, 2e-5)
+    )
+    for name, value in start.items():
+        assert torch.allclose(fast[name] - value, 2 * (slow[name] - value), atol=1e-6)
+    assert not torch.allclose(slow["readout.bias"], start["readout.bias"], atol=1e-6)
