@@ -36,13 +36,18 @@ class Then(nn.Module):
         return self.second(self.first(h))
 
 
+def haar(square: torch.Tensor) -> torch.Tensor:
+    """A rotation drawn uniformly (Haar), from a square matrix of standard normal numbers."""
+    q, r = torch.linalg.qr(square)
+    return q * r.diagonal().sign()
+
+
 def rotated(network: nn.Module, layer: str, seed: int = 0) -> nn.Module:
     """The units of a layer turned by a random rotation (Haar), and back at the entrance of the next layer: same function, same
     original score, and whatever the single units stood for is mixed."""
     units = _units(network, layer)
     square = torch.from_numpy(rng("measures", seed).standard_normal((units, units)))
-    q, r = torch.linalg.qr(square)
-    turn = (q * r.diagonal().sign()).float()
+    turn = haar(square).float()
     return _between(network, layer, Affine(turn), Affine(turn.T))
 
 

@@ -94,7 +94,7 @@ def headline(
             ax.errorbar(
                 x + 0.26,
                 row.mean,
-                yerr=None if pd.isna(row.low) else [[row.mean - row.low], [row.high - row.mean]],
+                yerr=_bar(row),
                 fmt="s",
                 color=palette[row.regime],
                 capsize=4,
@@ -174,15 +174,10 @@ def layers(scores: pd.DataFrame, summary: pd.DataFrame, label: str) -> Figure:
                         linewidths=0,
                     )
                     for row in _where(summary, pick).itertuples():
-                        bar = (
-                            None
-                            if pd.isna(row.low)
-                            else [[row.mean - row.low], [row.high - row.mean]]
-                        )
                         ax.errorbar(
                             x + shift + 0.11,
                             row.mean,
-                            yerr=bar,
+                            yerr=_bar(row),
                             fmt="s",
                             ms=4,
                             capsize=3,
@@ -368,7 +363,7 @@ def dose(
 
 
 def placed(table: pd.DataFrame, names: dict[str, str], label: str) -> Figure:
-    """The share of the way from no sides (0) to towers (1), a panel a layer, a line a measure, with intervals.
+    """From towers with their units mixed (0) to towers (1), with intervals: a panel a layer, a line a measure.
 
     table: layer, measure, regime, share, share_low, share_high.
     """
@@ -401,7 +396,7 @@ def placed(table: pd.DataFrame, names: dict[str, str], label: str) -> Figure:
         for end in (0, 1):
             ax.axvline(end, color=GREY, lw=0.8, ls=":")
         ax.set_title(layer)
-        ax.set_xlabel("share of the way: 0 no sides, 1 towers")
+        ax.set_xlabel("0 towers with units mixed, 1 towers")
     axes[0][0].set_yticks(range(len(names)), list(names.values()))
     axes[0][0].invert_yaxis()
     key = [plt.Line2D([], [], ls="", marker="o", color=palette[r], label=r) for r in palette]
@@ -433,9 +428,14 @@ def regimes(
             own = _where(values, where)["value"]
             ax.scatter(own, [y] * len(own), s=10, alpha=0.3, linewidths=0, color=palette[regime])
             for row in _where(summary, where).itertuples():
-                bar = None if pd.isna(row.low) else [[row.mean - row.low], [row.high - row.mean]]
                 ax.errorbar(
-                    row.mean, y + 0.22, xerr=bar, fmt="s", ms=4, capsize=3, color=palette[regime]
+                    row.mean,
+                    y + 0.22,
+                    xerr=_bar(row),
+                    fmt="s",
+                    ms=4,
+                    capsize=3,
+                    color=palette[regime],
                 )
         for row in _where(summary, {"measure": measure, "regime": "fixed"}).itertuples():
             ax.axvline(row.mean, color=COLOURS[0], lw=0.8, ls=":")
@@ -536,8 +536,12 @@ def _points(ax, x, values, summary, measure, where, colour) -> None:
     own = _where(values, {"measure": measure, **where})["value"].to_numpy()
     ax.scatter([x] * len(own), own, s=10, alpha=0.35, linewidths=0, color=colour)
     for row in _where(summary, {"measure": measure, **where}).itertuples():
-        bar = None if pd.isna(row.low) else [[row.mean - row.low], [row.high - row.mean]]
-        ax.errorbar(x + 0.09, row.mean, yerr=bar, fmt="s", ms=4, capsize=3, color=colour)
+        ax.errorbar(x + 0.09, row.mean, yerr=_bar(row), fmt="s", ms=4, capsize=3, color=colour)
+
+
+def _bar(row) -> list | None:
+    """The interval of a summary's row as matplotlib wants it; none with one network."""
+    return None if pd.isna(row.low) else [[row.mean - row.low], [row.high - row.mean]]
 
 
 def _where(table: pd.DataFrame, values: dict) -> pd.DataFrame:

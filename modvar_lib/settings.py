@@ -55,18 +55,15 @@ class Settings(Schedule):
             raise ValueError(_got(info.field_name, value, cls))
         return value
 
-    @field_validator("study")
+    @field_validator("study", "variant")
     @classmethod
-    def _study(cls, value):
-        if not re.fullmatch(r"(published/)?[A-Za-z0-9][A-Za-z0-9._-]*", value):
-            raise ValueError(_got("study", value, cls))
-        return value
-
-    @field_validator("variant")
-    @classmethod
-    def _variant(cls, value):
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._]*", value):
-            raise ValueError(_got("variant", value, cls))
+    def _name(cls, value, info):
+        patterns = {
+            "study": r"(published/)?[A-Za-z0-9][A-Za-z0-9._-]*",
+            "variant": r"[A-Za-z0-9][A-Za-z0-9._]*",
+        }
+        if not re.fullmatch(patterns[info.field_name], value):
+            raise ValueError(_got(info.field_name, value, cls))
         return value
 
     @field_validator("dataset", "architecture", "regime", "optimizer")

@@ -164,11 +164,6 @@ def against_chance(measures: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([measures, *parts], ignore_index=True)
 
 
-def names() -> list[str]:
-    """Of every measure among the rows of the registered ones."""
-    return [name for metric in METRICS.values() for name in metric.properties]
-
-
 def measure_network(subject: Subject) -> list[dict]:
     """The rows of every registered measure."""
     with torch.no_grad():

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from modvar_lib.metrics.selectivity import NOTHING_VARIES, selectivity
-from modvar_lib.metrics.subject import Anova, Subject
+from modvar_lib.metrics.subject import Anova, Subject, tidy
 
 EACH = 100  # pairs a cell
 
@@ -46,16 +46,7 @@ def rows(subject: Subject) -> list[dict]:
             "digit_interaction": float(found.interaction.sum() / total),
             "digit_share": float(total / (total + within.sum())),
         }
-        table += [
-            {
-                "layer": layer,
-                "side": "both",
-                "measure": name,
-                "value": value,
-                "note": "" if value == value else NOTHING_VARIES,
-            }
-            for name, value in values.items()
-        ]
+        table += tidy(layer, values, NOTHING_VARIES)
     return table
 
 

@@ -16,7 +16,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 from torch import Tensor
 
-from modvar_lib.metrics.subject import Subject
+from modvar_lib.metrics.subject import Subject, tidy
 from modvar_lib.metrics.weights import ONE_SIDE
 
 FITTED, SCORED = 5000, 5000  # pairs
@@ -49,16 +49,8 @@ def rows(subject: Subject) -> list[dict]:
             values["specialisation", "both"] = (
                 abs((of_left[0] - of_left[1]) - (of_right[0] - of_right[1])) / 2
             )
-        table += [
-            {
-                "layer": layer,
-                "side": side,
-                "measure": measure,
-                "value": float(value),
-                "note": "" if value == value else ONE_SIDE,
-            }
-            for (measure, side), value in values.items()
-        ]
+        for (measure, side), value in values.items():
+            table += tidy(layer, {measure: float(value)}, ONE_SIDE, side)
     return table
 
 

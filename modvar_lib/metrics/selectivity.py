@@ -15,7 +15,8 @@ Source: the functional ANOVA as in `subject`; the sums over units are this proje
 
 import torch
 
-from modvar_lib.metrics.subject import Anova, Subject, anova
+from modvar_lib.calibration import haar
+from modvar_lib.metrics.subject import Anova, Subject, anova, tidy
 
 ROTATED_DRAWS = 1000
 NOTHING_VARIES = "nothing varies in this layer"
@@ -44,16 +45,7 @@ def rows(subject: Subject) -> list[dict]:
             "interaction": float(found.interaction.sum() / total),
             "side_balance": float((found.left.sum() - found.right.sum()) / total),
         }
-        table += [
-            {
-                "layer": layer,
-                "side": "both",
-                "measure": name,
-                "value": value,
-                "note": "" if value == value else NOTHING_VARIES,
-            }
-            for name, value in values.items()
-        ]
+        table += tidy(layer, values, NOTHING_VARIES)
     return table
 
 
@@ -64,9 +56,7 @@ def rotated_anova(subject: Subject) -> dict[str, Anova]:
     def turned(layer, values):
         units = values.shape[-1]
         if layer not in turns:
-            square = torch.randn(units, units, generator=generator)
-            q, r = torch.linalg.qr(square)
-            turns[layer] = q * r.diagonal().sign()
+            turns[layer] = haar(torch.randn(units, units, generator=generator))
         return values @ turns[layer]
 
     return anova(

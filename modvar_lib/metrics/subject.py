@@ -120,6 +120,20 @@ def anova(parts) -> dict[str, Anova]:
     return table
 
 
+def tidy(layer: str, values: dict[str, float], undefined: str, side: str = "both") -> list[dict]:
+    """A row for each {measure: value}; those that are NaN say why: `undefined`."""
+    return [
+        {
+            "layer": layer,
+            "side": side,
+            "measure": measure,
+            "value": value,
+            "note": "" if value == value else undefined,
+        }
+        for measure, value in values.items()
+    ]
+
+
 def sides(found: Anova) -> dict[str, Tensor]:
     """As `Subject.sides`, of any layer's ANOVA."""
     lead, least = found.left - found.right, 1e-5 * found.total

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from modvar_lib import data, models
-from modvar_lib.metrics.subject import Subject, anova, sides
+from modvar_lib.metrics.subject import Subject, anova, sides, tidy
 
 SHUFFLES = 5
 SHUFFLED_DRAWS = 500
@@ -62,17 +62,9 @@ def rows(subject: Subject) -> list[dict]:
             kinds[""] = separation(edges(weight, spread), subject.sides(layer), split)
             if kinds[""][0] == kinds[""][0]:
                 kinds["_shuffled"] = _shuffled(subject, before, layer, weight, bias, spread, split)
-        table += [
-            {
-                "layer": layer,
-                "side": "both",
-                "measure": f"{name}{kind}",
-                "value": value,
-                "note": "" if value == value else ONE_SIDE if found else NOT_AFFINE,
-            }
-            for kind, values in kinds.items()
-            for name, value in zip(("weight_modularity", "weight_ncut"), values)
-        ]
+        names = "weight_modularity", "weight_ncut"
+        named = {n + kind: v for kind, both in kinds.items() for n, v in zip(names, both)}
+        table += tidy(layer, named, ONE_SIDE if found else NOT_AFFINE)
         before, spread, split = layer, subject.anova[layer].total.sqrt(), subject.sides(layer)
     return table
 
