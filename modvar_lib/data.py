@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modvar_lib.errors import InputError, lookup
+from modvar_lib.errors import InputError, command, lookup
 from modvar_lib.streams import rng
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -118,12 +118,15 @@ def side_by_side(pair: Tensor) -> Tensor:
     return pair.transpose(-3, -2).flatten(-2)
 
 
-if (
-    __name__ == "__main__"
-):  # python -m modvar_lib.data KMNIST: the one place that may fetch, and only when asked
-    from torchvision import datasets as _datasets
+def fetch(*names: str) -> None:
+    """Download data sets by torchvision into the data folder: the one place that may fetch, and only when asked."""
+    from torchvision import datasets
 
-    for _name in sys.argv[1:]:
-        lookup(DATASETS, "dataset", _name)
-        getattr(_datasets, _name)(data_folder(), download=True)
-        print(f"{_name} is in {data_folder() / _name / 'raw'}")
+    for name in names:
+        lookup(DATASETS, "dataset", name)
+        getattr(datasets, name)(data_folder(), download=True)
+        print(f"{name} is in {data_folder() / name / 'raw'}")
+
+
+if __name__ == "__main__":  # python -m modvar_lib.data KMNIST
+    command(lambda: fetch(*sys.argv[1:]))

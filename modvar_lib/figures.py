@@ -1,11 +1,14 @@
 """One function a figure, one style. Figures draw tables; they compute no statistic."""
 
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+
+from modvar_lib import files
 
 COLOURS = [
     "#0072B2",
@@ -40,9 +43,10 @@ def style() -> None:
 
 def save(figure: Figure, folder: Path, name: str) -> None:
     """Write name.png and name.svg, the same bytes for the same figure."""
-    folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name}.png", metadata={"Software": None})
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+        drawn = BytesIO()
+        figure.savefig(drawn, format=kind, metadata=metadata)
+        files.write(folder / f"{name}.{kind}", drawn.getvalue())
 
 
 def colours(regimes) -> dict[str, str]:

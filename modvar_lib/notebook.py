@@ -7,16 +7,31 @@ from pathlib import Path
 
 import nbformat
 
-from modvar_lib.errors import InputError
+from modvar_lib.errors import InputError, one_line
 from modvar_lib.settings import Settings, unknown_parameter
 
 
 def settings(**parameters) -> Settings:
     """Settings from a notebook's parameters. A name that papermill injected but the notebook does not have is an error."""
+    short_errors()
     for name in injected():
         if name not in parameters:
             raise InputError(unknown_parameter(name, parameters))
     return Settings(**parameters)
+
+
+def short_errors() -> None:
+    """In this kernel, from here on: errors that a user can mend (a full disk, no permission, no memory) are one line."""
+    from IPython import get_ipython
+
+    def show(shell, kind, error, traceback, tb_offset=None):
+        if known := one_line(error):
+            shell._showtraceback(InputError, known, known._render_traceback_())
+        else:
+            shell.showtraceback((kind, error, traceback), tb_offset)
+
+    if shell := get_ipython():
+        shell.set_custom_exc((OSError, MemoryError, RuntimeError), show)
 
 
 def injected() -> list[str]:

@@ -21,7 +21,7 @@ class Shown:
 
     def __init__(self, epochs: int, lots: int, label: str, unit: str = "epoch"):
         self.each, self.lots, self.label, self.unit = epochs, lots, label, unit
-        self.done, self.stopped, self.lock = 0, False, threading.Lock()
+        self.done, self.resumed, self.stopped, self.lock = 0, 0, False, threading.Lock()
         self.file = self.bar = None
 
     def __enter__(self):
@@ -40,18 +40,20 @@ class Shown:
             if opened is not None:
                 opened.close()
 
-    def epochs(self) -> Iterator[int]:
-        """The epochs of one training, counted as they end; cut short when `stopped` is set."""
+    def epochs(self, first: int = 0) -> Iterator[int]:
+        """The epochs of one training from `first` on, counted as they end; cut short when `stopped` is set."""
         for epoch in range(self.each):
             if self.stopped:
                 return
-            yield epoch
-            self.count()
+            if epoch >= first:
+                yield epoch
+            self.count(resumed=epoch < first)
 
-    def count(self) -> None:
-        """One more is done, in one of the lots."""
+    def count(self, resumed: bool = False) -> None:
+        """One more is done, in one of the lots; `resumed`: it was done before this started."""
         with self.lock:
             self.done += 1
+            self.resumed += resumed
             if self.done % self.lots == 0:
                 self.show(self.done // self.lots)
 
@@ -62,7 +64,7 @@ class Shown:
             return
         spent = time.monotonic() - self.started
         if epoch == self.each or (epoch >= self.due * self.each and spent > 1):
-            left = spent / epoch * (self.each - epoch)
+            left = spent / max(1, self.done - self.resumed) * (self.each * self.lots - self.done)
             print(
                 f"{self.label}: {self.unit} {epoch}/{self.each}, {_minutes(spent)} so far, {_minutes(left)} left",
                 flush=True,

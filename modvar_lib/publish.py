@@ -10,7 +10,7 @@ import sys
 import nbformat
 
 from modvar_lib import data, notebook, runs
-from modvar_lib.errors import InputError
+from modvar_lib.errors import InputError, command
 
 NEEDED = (
     "runs.csv",
@@ -50,7 +50,4 @@ def publish(study: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        publish(*sys.argv[1:])
-    except InputError as error:
-        sys.exit(f"InputError: {error}")
+    command(lambda: publish(*sys.argv[1:]))

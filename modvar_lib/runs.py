@@ -3,29 +3,34 @@
 settings.json       what determines the run, the seed included
 history.csv         a row an epoch (columns: see training.train)
 weights.safetensors the final weights
-provenance.json     git commit, versions, hardware, threads, seconds, checksums of the data
+provenance.json     git commit, versions, hardware, threads, seconds, checksums of data, code and these files
 """
 
+import inspect
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
 
 import pandas as pd
 import torch
 import yaml
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import torch as safetensors
 from torch import Tensor
 
-from modvar_lib import data, goals, models
+from modvar_lib import data, files, goals, models, streams, training
+from modvar_lib.checkpoints import Checkpoints
 from modvar_lib.errors import InputError
 from modvar_lib.settings import Settings
 from modvar_lib.training import Trained
@@ -38,6 +43,7 @@ KEYS = [
     "variant",
     "seed",
 ]  # the columns that name a run in every table
+SMALL = 1_000_000  # bytes that settings.json or provenance.json may have
 PACKAGES = ("torch", "torchvision", "numpy", "pandas", "scipy")
 
 
@@ -57,12 +63,16 @@ class Run:
 
     def network(self) -> torch.nn.Module:
         """The trained network, on the CPU."""
-        seed = self.settings["seed"]
-        schedule = Settings(**{k: v for k, v in self.settings.items() if k != "seed"}, seeds=seed)
-        outputs = goals.outputs(goals.REGIMES[schedule.regime](0, seed, schedule))
-        network = models.initial(schedule.architecture, seed, outputs)
+        network = network_of(self.settings)
         network.load_state_dict(self.weights)
         return network.eval()
+
+
+def network_of(run: dict) -> torch.nn.Module:
+    """The network of a run with these settings, before training."""
+    schedule = Settings(**{k: v for k, v in run.items() if k != "seed"}, seeds=run["seed"])
+    outputs = goals.outputs(goals.REGIMES[schedule.regime](0, run["seed"], schedule))
+    return models.initial(schedule.architecture, run["seed"], outputs)
 
 
 def primary() -> dict:
@@ -71,23 +81,39 @@ def primary() -> dict:
 
 
 def table(study: str, name: str) -> pd.DataFrame:
-    """One of a study's tables, such as measures.csv; one line of error when it is not there or empty."""
+    """One of a study's tables, such as measures.csv; one line of error when it is not there, empty, or not what was written."""
     path = study_folder(study) / name
     if not path.is_file():
         raise InputError(
             f"study: {study!r} has no {path}; measure its runs first, with 03_metric.ipynb"
         )
     try:
-        found = pd.read_csv(path, low_memory=False)
+        found = files.read_table(path)
+        if absent := [key for key in KEYS if key not in found]:
+            raise ValueError(f"it has no column {absent[0]}")
+        for name in found.select_dtypes(exclude="number"):
+            for text in found[name].dropna().unique():
+                if re.search(r"[<>\x00-\x1f]", str(text)):
+                    raise ValueError(
+                        f"in {name} it has {text!r}, with signs that no table of ours has"
+                    )
+        rows = [*KEYS, *found.columns.intersection(["epoch", "layer", "side", "measure", "copy"])]
+        if found.duplicated(rows).any():
+            raise ValueError("it has the same row of the same run twice")
     except (ValueError, UnicodeDecodeError) as error:
         raise InputError(
-            f"study: {path} cannot be read ({error}); delete it and run 03_metric.ipynb again"
+            f"study: {path} is damaged ({error}); delete it and run 03_metric.ipynb again"
         ) from None
     if found.empty:
         raise InputError(
             f"study: {path} has no rows; measure some runs first, with 03_metric.ipynb"
         )
     return found
+
+
+def write(table: pd.DataFrame, study: str, name: str, **options) -> None:
+    """Write one of a study's tables, whole or not at all. Options are those of `to_csv`."""
+    files.write_table(table, study_folder(study) / name, **options)
 
 
 def need(measures: pd.DataFrame, notebook: str, arms: list[str]) -> None:
@@ -113,15 +139,19 @@ def run_folder(study: str, settings: dict) -> Path:
 def save(study: str, trained: Trained) -> Path:
     """Write a run aside and rename it into place, so that a run is complete or absent."""
     path = run_folder(study, trained.settings)
+    content = {
+        "settings.json": _json(trained.settings),
+        "history.csv": trained.history.to_csv(index=False).encode(),
+        "weights.safetensors": safetensors.save(trained.weights),
+    }
+    sums = {name: files.digest(what) for name, what in content.items()}
+    content["provenance.json"] = _json(provenance(trained) | {"files": sums})
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
-        _write_json(aside / "settings.json", trained.settings)
-        trained.history.to_csv(aside / "history.csv", index=False)
-        save_file(trained.weights, aside / "weights.safetensors")
-        _write_json(aside / "provenance.json", provenance(trained))
-        for private, mode in ((aside, 0o755), (aside / "weights.safetensors", 0o644)):
-            private.chmod(mode)
+        for name, what in content.items():
+            files.write(aside / name, what)
+        aside.chmod(0o755)
         if path.exists():
             shutil.rmtree(path)
         aside.rename(path)
@@ -138,22 +168,38 @@ def load(path: Path) -> Run:
                 f"run: {path / name} is missing; allowed: a complete run; delete the folder and train again"
             )
     try:
+        name = "provenance.json"
+        origin = _object(files.read(path / name, SMALL))
+        sums = origin.pop("files", {})  # runs of before there were any have none
         name = "settings.json"
-        settings = _read_json(path / name)
+        content = files.read(path / name, SMALL)
+        settings = _object(content)
+        _compare(content, sums.get(name))
         seed = settings.pop("seed")
         checked = Settings(**settings, seeds=seed).of_run(seed)
         if (path.parent.name, path.name) != _names(checked):
             raise ValueError(f"it belongs in {'/'.join(_names(checked))}")
         name = "history.csv"
-        history = pd.read_csv(path / name)
-        if list(history["epoch"]) != list(range(checked["epochs"])):
+        content = files.read(path / name, SMALL + 1000 * checked["epochs"])
+        history = pd.read_csv(BytesIO(content))
+        _compare(content, sums.get(name))
+        if len(history) != checked["epochs"] or (history["epoch"] != history.index).any():
             raise ValueError("its epochs are not 0 to epochs - 1")
-        name = "provenance.json"
-        origin = _read_json(path / name)
         name = "weights.safetensors"
-        run = Run(path, checked, history, load_file(path / name), origin)
-        run.network()
-    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        untrained = network_of(checked)
+        numbers = sum(p.numel() for p in untrained.parameters())
+        content = files.read(path / name, SMALL + 8 * numbers)
+        run = Run(path, checked, history, safetensors.load(content), origin)
+        _compare(content, sums.get(name))
+        untrained.load_state_dict(run.weights)
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"run: {path / name} is damaged ({why}); delete the folder and train again"
@@ -175,11 +221,87 @@ def tables(study: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """All runs of a study as two tidy tables: a row a run (settings and provenance), and a row an epoch of a run (history)."""
     found = [load(path) for path in paths(study)]
     flat = [
-        pd.json_normalize(run.provenance | {"data": None}).drop(columns="data") for run in found
+        pd.json_normalize(run.provenance | {"data": _short(run.provenance.get("data"))})
+        for run in found
     ]
     about = [pd.DataFrame([run.settings]).join(table) for run, table in zip(found, flat)]
     histories = [run.history.assign(**run.key)[[*KEYS, *run.history.columns]] for run in found]
     return pd.concat(about, ignore_index=True), pd.concat(histories, ignore_index=True)
+
+
+def mixed(about: pd.DataFrame) -> list[str]:
+    """What runs in a table of runs should have in common and have not, a line each: code, versions, data, hardware. An arm whose
+    runs were trained with different settings is an error: no mean over them would mean anything."""
+    for name in about.columns.intersection(list(Settings().of_run(0))).difference(KEYS):
+        for arm, values in about.groupby(KEYS[:-1])[name]:
+            if values.nunique(dropna=False) > 1:
+                which = {v: about.loc[s.index, "seed"] for v, s in values.groupby(values)}
+                said = " and ".join(f"{v} (seeds {_few(s)})" for v, s in which.items())
+                raise InputError(
+                    f"{name}: {' '.join(arm)} has {said}; allowed: one value an arm; give one of them a variant or another study"
+                )
+    commit = about.get("git.commit", pd.Series(None, about.index)).astype(str).str[:7]
+    about = about.assign(code=about["code"].fillna(commit) if "code" in about else commit)
+    one = ["code", "data", "device", "cpu", "gpu", *about.filter(like="versions.")]
+    lines = []
+    for name in about.columns.intersection(one):
+        values = about[name].fillna("none").astype(str)
+        if values.nunique() > 1:
+            parts = [
+                f"{value} ({len(rows)} runs, of {_few(rows['architecture'] + ' ' + rows['regime'])})"
+                for value, rows in about.groupby(values)
+            ]
+            lines.append(f"mixed {name}: {'; '.join(parts)}")
+    return lines
+
+
+def complete(settings: Settings) -> list[Run]:
+    """The runs of all seeds: those that are missing are trained and saved first. A training that was killed goes on from its
+    checkpoints; while another process trains one of the seeds, this one waits, and then finds it done."""
+    folder = study_folder(settings.study)
+    arm, _ = _names(settings.of_run(0))
+    todo = missing(settings)
+    if todo:
+        waiting = (
+            f"{settings.study} {arm}: another process trains some of these seeds; waiting for it"
+        )
+        with files.locked(folder / "checkpoints" / f"{arm}.lock", settings.seeds, waiting):
+            for stale in _stale(settings):
+                shutil.rmtree(stale)
+            todo = missing(settings)
+            checkpoints = Checkpoints(folder / "checkpoints" / arm, settings, code(settings))
+            if todo:
+                splits = data.digits(settings.dataset)
+                own = settings.model_copy(update={"seeds": todo})
+                for trained in training.train(own, splits, checkpoints):
+                    save(settings.study, trained)
+            checkpoints.clear()
+    return [load(run_folder(settings.study, settings.of_run(seed))) for seed in settings.seeds]
+
+
+def _stale(settings: Settings) -> Iterator[Path]:
+    """What a killed process left of runs it was writing."""
+    for seed in settings.seeds:
+        path = run_folder(settings.study, settings.of_run(seed))
+        yield from path.parent.glob(f".{path.name}-*")
+
+
+def code(settings: Settings | dict) -> str:
+    """What the code that trains is known by: a checksum of its sources, those of the architecture and the regime included."""
+    run = settings if isinstance(settings, dict) else settings.of_run(0)
+    own = models.ARCHITECTURES[run["architecture"]], goals.REGIMES[run["regime"]]
+    return fingerprint([streams, goals, data, models, training], own)
+
+
+def fingerprint(modules, own=()) -> str:
+    """Of the sources of modules, and of functions and classes of one's own outside of them."""
+    sources = [inspect.getsource(module) for module in modules]
+    for one in own:
+        try:
+            sources.append(inspect.getsource(one))
+        except (OSError, TypeError):  # made without a source, as doses are
+            sources.append(one.__qualname__)
+    return files.digest("".join(sources).encode())[:12]
 
 
 def missing(settings: Settings) -> tuple[int, ...]:
@@ -208,6 +330,7 @@ def provenance(trained: Trained) -> dict:
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "git": _git(),
+        "code": code(trained.settings),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
         "device": trained.device,
@@ -249,12 +372,27 @@ def _names(settings: dict) -> tuple[str, str]:
     return "-".join(parts[: 3 if parts[3] == "default" else 4]), f"seed-{settings['seed']:03d}"
 
 
-def _read_json(path: Path) -> dict:
-    found = json.loads(path.read_text())
+def _object(content: bytes) -> dict:
+    found = json.loads(content)
     if not isinstance(found, dict):
         raise ValueError("it is not a JSON object")
     return found
 
 
-def _write_json(path: Path, value: dict) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n")
+def _json(value: dict) -> bytes:
+    return f"{json.dumps(value, indent=2)}\n".encode()
+
+
+def _compare(content: bytes, wanted: str | None) -> None:
+    if wanted not in (None, files.digest(content)):
+        raise ValueError("its SHA-256 is not the one in provenance.json")
+
+
+def _short(sums: dict | None) -> str | None:
+    """One checksum for several."""
+    return files.digest(_json(sums))[:12] if sums else None
+
+
+def _few(values: pd.Series) -> str:
+    found = values.astype(str).unique()
+    return ", ".join(found[:4]) + (f" and {len(found) - 4} more" if len(found) > 4 else "")

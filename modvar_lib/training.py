@@ -4,10 +4,12 @@ Letters: R replicas (one a seed), B pairs in a batch, N evaluation pairs, K outp
 pairs and goals; the losses are summed, so each replica's gradient is its own, and optimisers work element by element.
 """
 
+import resource
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,8 @@ import torch
 from torch import Tensor
 
 from modvar_lib import data, goals, models
+from modvar_lib.checkpoints import Checkpoints
+from modvar_lib.errors import InputError, out_of_memory
 from modvar_lib.progress import Shown
 from modvar_lib.settings import Settings
 
@@ -52,8 +56,13 @@ def mse_and_r2(outputs: Tensor, target: Tensor) -> tuple[list[float], list[float
     return mse.tolist(), (1 - mse / target.double().var(1, correction=0).sum(-1)).tolist()
 
 
-def train(settings: Settings, splits: tuple[data.Digits, data.Digits]) -> list[Trained]:
-    """Train one network a seed; return them in the order of `settings.seeds`.
+def train(
+    settings: Settings,
+    splits: tuple[data.Digits, data.Digits],
+    checkpoints: Checkpoints | None = None,
+) -> list[Trained]:
+    """Train one network a seed; return them in the order of `settings.seeds`. With `checkpoints`, lots that were being trained go
+    on where they were.
 
     History columns: epoch (from 0), a, b (the goal, nan if it is not a·x + b·y), train_mse (mean over the epoch, while
     learning), and after the epoch on held-out pairs: test_mse and test_r2 on the goal of the epoch, sum_mse and sum_r2 on x + y
@@ -62,28 +71,33 @@ def train(settings: Settings, splits: tuple[data.Digits, data.Digits]) -> list[T
 
     Seeds are trained in lots: on a CPU a lot a core (of torch.get_num_threads()), each on one thread, so that trainings side by
     side share the cores fairly and no sum depends on their number; and smaller lots, one after the other, where memory is short.
+    A lot that runs out of memory all the same is trained in halves.
     """
     started, device, seeds = time.perf_counter(), settings.torch_device, settings.seeds
     splits = tuple(split.to(device) for split in splits)
     fitting = max(1, free_memory(device) // memory_a_replica(settings))
-    at_once = min(len(seeds), fitting, torch.get_num_threads()) if device == "cpu" else 1
-    parts = lots(seeds, at_once, fitting)
+    group, kept = (checkpoints.seeds, checkpoints.kept) if checkpoints else (seeds, {})
+    at_once = min(len(group), fitting, torch.get_num_threads()) if device == "cpu" else 1
+    parts = [lot for lot in kept if set(lot) & set(seeds)]
+    for usual in (lots(group, at_once, fitting), None):  # as if nothing had happened; then others
+        rest = tuple(s for s in seeds if s not in sum(parts, ()))
+        parts += [lot for lot in usual or lots(rest, at_once, fitting) if set(lot) <= set(rest)]
     label = f"{settings.dataset} {settings.architecture} {settings.regime}, {len(seeds)} seed{'s' * (len(seeds) > 1)}"
     with (
         Shown(settings.epochs, len(parts), label) as shown,
         one_thread(device == "cpu"),
         ThreadPoolExecutor(at_once) as pool,
     ):
-        jobs = [pool.submit(train_lot, settings, lot, splits, shown) for lot in parts]
+        jobs = [pool.submit(halving, settings, lot, splits, shown, checkpoints) for lot in parts]
         try:
-            finished = [run for job in jobs for run in job.result()]
+            finished = dict(zip(sum(parts, ()), [run for job in jobs for run in job.result()]))
         finally:  # after an error or an interrupt in one lot, the others stop at their next epoch
             shown.stopped = True
             pool.shutdown(cancel_futures=True)
-    seconds = time.perf_counter() - started
+    seconds = checkpoints.seconds if checkpoints else time.perf_counter() - started
     return [
-        Trained(settings.of_run(seed), history, weights, device, seconds, len(seeds))
-        for seed, (history, weights) in zip(seeds, finished)
+        Trained(settings.of_run(seed), *finished[seed], device, seconds, len(group))
+        for seed in seeds
     ]
 
 
@@ -95,6 +109,8 @@ def lots(seeds: tuple[int, ...], at_once: int, fitting: int) -> list[tuple[int, 
     >>> lots((5, 6, 7, 8, 9), at_once=2, fitting=3)
     [(5, 6), (7,), (8,), (9,)]
     """
+    if not seeds:
+        return []
     rounds = -(-len(seeds) // fitting)
     parts = np.array_split(seeds, min(len(seeds), rounds * at_once))
     return [tuple(part.tolist()) for part in parts]
@@ -117,12 +133,21 @@ def memory_a_replica(settings: Settings) -> int:
     return 2 * sum(kept.values()) + 2 * 4 * batch.numel() + 4 * weights + 40 * pairs
 
 
-def free_memory(device: str) -> int:
-    """Bytes that training may plan with on a device."""
-    free = (
-        psutil.virtual_memory().available if device == "cpu" else torch.cuda.mem_get_info(device)[0]
-    )
-    return int(SHARE * free)
+def free_memory(device: str, cgroups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that training may plan with on a device: on a CPU, what the machine has free, or less where a limit is set on this
+    process (ulimit -v) or on its control group (version 2), as schedulers of clusters do."""
+    if device != "cpu":
+        return int(SHARE * torch.cuda.mem_get_info(device)[0])
+    free = [psutil.virtual_memory().available]
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        free.append(limit - psutil.Process().memory_info().vms)
+    own = cgroups / Path("/proc/self/cgroup").read_text().split("::/")[-1].strip()
+    for group in (own, *own.parents):
+        if (group / "memory.max").is_file() and (group / "memory.max").read_text() != "max\n":
+            used = int((group / "memory.current").read_text())
+            free.append(int((group / "memory.max").read_text()) - used)
+    return int(SHARE * max(0, min(free)))
 
 
 @contextmanager
@@ -137,11 +162,33 @@ def one_thread(wanted: bool):
         torch.set_num_threads(before)
 
 
+def halving(
+    settings: Settings, seeds: tuple[int, ...], *others
+) -> list[tuple[pd.DataFrame, dict[str, Tensor]]]:
+    """`train_lot`; when memory runs out, each half of the seeds after the other."""
+    try:
+        return train_lot(settings, seeds, *others)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        if len(seeds) == 1:
+            raise InputError(
+                f"batch_size: got {settings.batch_size}, with which one {settings.architecture} does not fit in memory; "
+                "allowed: a smaller one, or pairs_per_epoch and test_pairs smaller"
+            ) from None
+    _, shown, checkpoints = others
+    print(f"{shown.label}: no memory for {len(seeds)} seeds at once, so half of them", flush=True)
+    if checkpoints:
+        checkpoints.drop(seeds)
+    return [run for half in lots(seeds, 2, len(seeds)) for run in halving(settings, half, *others)]
+
+
 def train_lot(
     settings: Settings,
     seeds: tuple[int, ...],
     splits: tuple[data.Digits, data.Digits],
     shown: Shown,
+    checkpoints: Checkpoints | None = None,
 ) -> list[tuple[pd.DataFrame, dict[str, Tensor]]]:
     """Train some seeds as one batched program: (history, weights) of each. `splits` are on the device already."""
     device, regime = settings.torch_device, goals.REGIMES[settings.regime]
@@ -164,8 +211,10 @@ def train_lot(
     )
     sums = targets_of([goals.SUM] * len(seeds), test_digits, test_pairs)
     histories: list[list[dict]] = [[] for _ in seeds]
+    if checkpoints:
+        histories = checkpoints.restore(seeds, replicas.leaves, optimizer)
     buffer = torch.empty(len(seeds) * settings.batch_size * 2 * 784, device=device)
-    for epoch in shown.epochs():
+    for epoch in shown.epochs(len(histories[0])):
         if goals.restart(epoch, settings.regime, settings):
             optimizer = fresh()
         tables = [regime(epoch, seed, settings) for seed in seeds]
@@ -210,6 +259,9 @@ def train_lot(
                     **{name: values[i] for name, values in columns.items()},
                 }
             )
+        if checkpoints:
+            last = epoch == settings.epochs - 1
+            checkpoints.offer(seeds, replicas.leaves, optimizer, histories, last)
     return [(pd.DataFrame(history), replicas.weights(i)) for i, history in enumerate(histories)]
 
 

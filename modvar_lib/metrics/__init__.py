@@ -4,8 +4,7 @@ A row is (layer, side, measure, value, note): `side` is left, right or both; `no
 the columns that name the run. COSTLY holds `clusterability`, which costs more than all others together and is measured apart.
 """
 
-import hashlib
-import inspect
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
 
-from modvar_lib import calibration, data, models
+from modvar_lib import calibration, data, files, models
 from modvar_lib.errors import lookup
 from modvar_lib.metrics import (
     activation_change,
@@ -30,7 +29,7 @@ from modvar_lib.metrics import (
 )
 from modvar_lib.metrics.subject import Subject
 from modvar_lib.progress import Shown
-from modvar_lib.runs import KEYS, Run, load, paths, study_folder
+from modvar_lib.runs import KEYS, Run, fingerprint, load, paths, study_folder
 from modvar_lib.training import one_thread
 
 COLUMNS = [*KEYS, "layer", "side", "measure", "value", "note"]
@@ -199,24 +198,24 @@ def _usual(study: str) -> list[Path]:
 
 def _measured(study: str, wanted: list[tuple[Path, str | None]], what: str = "") -> pd.DataFrame:
     folder, splits = study_folder(study) / "measures" / _fingerprint(), {}
-    folder.mkdir(parents=True, exist_ok=True)
-    kept = {
-        (path, copy): folder / f"{'-'.join(filter(None, [path.parent.name, path.name, copy]))}.csv"
+    weights = {path: _digest((path / "weights.safetensors").read_bytes()) for path, _ in wanted}
+    names = {  # of a file: whose measures, of which weights; then a checksum of the file itself
+        (path, copy): "-".join(filter(None, [path.parent.name, path.name, copy, weights[path]]))
         for path, copy in wanted
     }
-    todo = [
-        key
-        for key, to in kept.items()
-        if not to.exists() or to.stat().st_mtime < (key[0] / "weights.safetensors").stat().st_mtime
-    ]
+    there = {path.name.rsplit(".", 2)[0]: path for path in folder.glob("*.csv")}
+    whole = {name for name, path in there.items() if _digest(path.read_bytes()) in path.name}
+    for damaged in there.keys() - whole:
+        there.pop(damaged).unlink()
+    todo = [key for key, name in names.items() if name not in whole]
 
     def one(path: Path, copy: str | None) -> None:
-        run, to = load(path), kept[path, copy]
+        run, name = load(path), names[path, copy]
         digits = splits[run.settings["dataset"]][copy != "seen"]
         found = measure(run, digits, copy=copy).assign(**{"copy": copy} if copy else {})
-        aside = to.with_name(to.name + ".part")
-        found.to_csv(aside, index=False)
-        aside.replace(to)
+        content = found.to_csv(index=False).encode()
+        there[name] = folder / f"{name}.{_digest(content)}.csv"
+        files.write(there[name], content)
         shown.count()
 
     for name in {load(path).settings["dataset"] for path, _ in todo}:
@@ -235,16 +234,18 @@ def _measured(study: str, wanted: list[tuple[Path, str | None]], what: str = "")
                 job.result()
         finally:
             pool.shutdown(cancel_futures=True)
-    found = [pd.read_csv(to) for to in kept.values()]
+    found = [pd.read_csv(there[name]) for name in names.values()]
     return pd.concat(found or [pd.DataFrame(columns=[*COLUMNS, "copy"])], ignore_index=True)
 
 
 def _fingerprint() -> str:
     """Of the code of the registered measures and of the copies."""
-    files = [*sorted(Path(__file__).parent.glob("*.py")), Path(calibration.__file__)]
-    sources = [path.read_text() for path in files]
-    sources += [inspect.getsource(metric.rows) for metric in METRICS.values()]
-    return hashlib.sha256("".join(sources).encode()).hexdigest()[:12]
+    own = [sys.modules[name] for name in sorted(sys.modules) if name.startswith(__name__)]
+    return fingerprint([*own, calibration], [metric.rows for metric in METRICS.values()])
+
+
+def _digest(content: bytes) -> str:
+    return files.digest(content)[:12]
 
 
 def measure(
