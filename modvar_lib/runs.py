@@ -152,11 +152,12 @@ def save(study: str, trained: Trained) -> Path:
         for name, what in content.items():
             files.write(aside / name, what)
         aside.chmod(0o755)
-        if path.exists():
-            shutil.rmtree(path)
+        if path.exists():  # incomplete: out of the way whole, so that it is never half there
+            path.rename(aside.with_name(f"{aside.name}-old"))
         aside.rename(path)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        for left in path.parent.glob(f"{aside.name}*"):
+            shutil.rmtree(left, ignore_errors=True)
     return path
 
 

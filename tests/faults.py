@@ -22,7 +22,7 @@ import psutil
 import yaml
 
 from modvar_lib import data, files, runs, training
-from modvar_lib.settings import Settings, experiments_of
+from modvar_lib.settings import Settings
 
 TOY = {
     "study": "faults",

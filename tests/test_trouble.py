@@ -1,0 +1,217 @@
+"""Full disks, folders that cannot be written to, damaged files, short memory, clocks that jump, two users at once, late kernels."""
+
+import gzip
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import faults
+import pandas as pd
+import papermill
+import pytest
+import yaml
+from papermill.exceptions import PapermillExecutionError
+from test_study import CONFIG, snakemake
+
+from modvar_lib import data, files, metrics, publish, runs
+from modvar_lib.errors import InputError, one_line
+
+TRAIN = [sys.executable, "-m", "papermill", "--no-progress-bar", "notebooks/02_train.ipynb", os.devnull]
+TOY = "-p epochs 2 -p final_epochs 1 -p period 1 -p pairs_per_epoch 512 -p device cpu -p seeds 0-3".split()
+
+
+def train(results: Path, *before: str) -> tuple[int, list[str]]:
+    """The papermill line as a user types it; (exit status, the lines that name an error)."""
+    env = {**os.environ, "MODVAR_RESULTS": str(results), "MODVAR_CHECKPOINT_SECONDS": "0"}
+    command = [*before, *TRAIN, *TOY]
+    done = subprocess.run(command, cwd=data.ROOT, env=env, capture_output=True, text=True)
+    said = (done.stdout + done.stderr).splitlines()
+    return done.returncode, [line for line in said if line.startswith("InputError")]
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """mounted(options): a small file system of its own."""
+    folders = []
+
+    def mount(options: str) -> Path:
+        folder = tmp_path / f"disk{len(folders)}"
+        folder.mkdir()
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder])
+        if done.returncode:
+            pytest.skip("only root may mount")
+        folders.append(folder)
+        return folder
+
+    yield mount
+    for folder in folders:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ("size=1m", "No space left on device"),  # one network has 0.8 MB, a checkpoint of two 5 MB
+        ("ro,size=1m", "Read-only file system"),
+    ],
+)
+def test_a_disk_that_is_full_or_read_only_is_one_line(mounted, options, reason):
+    disk = mounted(options)
+    status, lines = train(disk)
+    assert status != 0 and len(lines) == 1
+    assert reason in lines[0] and "allowed: folders of this user's, with free space" in lines[0]
+    if "ro" not in options:
+        left = [path.name for path in disk.rglob("*") if path.is_file()]
+        assert set(left) <= {"MNIST-mlp-fixed.lock"}
+        subprocess.run(["mount", "-o", "remount,size=100m", disk], check=True)
+        assert train(disk)[0] == 0  # room was made; the same command again
+        assert len(list(disk.glob("original/runs/*/seed-*/weights.safetensors"))) == 4
+
+
+def test_a_folder_of_somebody_else_is_one_line(tmp_path):
+    (tmp_path / "results").mkdir(mode=0o555)
+    without = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]  # root as anybody else
+    status, lines = train(tmp_path / "results", *(without if os.getuid() == 0 else []))
+    assert status != 0 and len(lines) == 1 and "Permission denied" in lines[0]
+    assert not list((tmp_path / "results").iterdir())
+
+
+def test_a_file_where_a_folder_should_be_is_one_line(tmp_path):
+    (tmp_path / "results").write_text("")
+    status, lines = train(tmp_path / "results")
+    assert status != 0 and len(lines) == 1 and "MODVAR_RESULTS says where results go" in lines[0]
+
+
+SHORT = """
+import resource, sys
+import psutil, torch
+from modvar_lib import data, runs, training
+from modvar_lib.settings import Settings
+settings = Settings(study="short", architecture="cnn", seeds="0-7", epochs=1, final_epochs=0, pairs_per_epoch=512, device="cpu")
+splits = data.digits()
+training.train(settings.model_copy(update={"seeds": (0,), "study": "warm"}), splits)  # threads and their stacks are there
+room = int(float(sys.argv[1]) * training.memory_a_replica(settings) / training.SHARE)
+resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + room,) * 2)
+training_lot = training.train_lot
+training.train_lot = lambda s, seeds, *others: print("lot of", len(seeds)) or training_lot(s, seeds, *others)
+try:
+    print(len(runs.complete(settings)), "runs")
+except Exception as error:
+    from modvar_lib.errors import one_line
+    print(one_line(error))
+"""
+
+
+def test_groups_shrink_where_a_limit_is_set_on_memory(results):
+    """Room for about two and a half networks, for eight: lots of one or two, and all are trained."""
+    done = subprocess.run([sys.executable, "-c", SHORT, "2.5"], capture_output=True, text=True)
+    sizes = [int(line.split()[-1]) for line in done.stdout.splitlines() if line.startswith("lot of")]
+    assert "8 runs" in done.stdout, done.stdout + done.stderr
+    assert max(sizes) <= 2
+
+
+RAW = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte.gz"
+
+
+def spoil(path: Path, how: str) -> None:
+    content = bytearray(path.read_bytes())
+    path.unlink()
+    if how == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif how == "flipped":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "unpacked":
+        path.write_bytes(gzip.decompress(content))
+    elif how == "folder":
+        path.mkdir()
+
+
+@pytest.mark.parametrize("how", ["missing", "cut", "flipped", "empty", "unpacked", "folder", "swapped"])
+@pytest.mark.parametrize("name", RAW)
+def test_a_damaged_data_file_is_one_line_that_names_it(tmp_path, monkeypatch, name, how):
+    shutil.copytree(data.data_folder() / "MNIST", tmp_path / "MNIST")
+    monkeypatch.setenv("MODVAR_DATA", str(tmp_path))
+    path = tmp_path / "MNIST" / "raw" / name
+    if how == "swapped":
+        other = path.with_name("t10k-labels-idx1-ubyte.gz")
+        path.rename(tmp_path / "aside"), other.rename(path), (tmp_path / "aside").rename(other)
+    else:
+        spoil(path, how)
+    with pytest.raises(InputError, match=rf"^dataset: .*{name} is (missing|damaged)"):
+        data.digits()
+
+
+@pytest.fixture
+def finished(results, toy):
+    """A measured study of two networks."""
+    found = runs.complete(toy(architecture="summed", seeds="0-1", regime="varying"))
+    runs.write(metrics.measure_study("toy"), "toy", "measures.csv")
+    return [run.path for run in found]
+
+
+@pytest.mark.parametrize("name", runs.FILES[:3])
+def test_one_flipped_bit_in_a_run_is_one_line_that_names_the_file(finished, name):
+    path = finished[0] / name
+    content = bytearray(path.read_bytes())
+    for place in (0, len(content) // 3, len(content) - 10):
+        content[place] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=rf"^run: .*{name} is damaged"):
+            runs.load(finished[0])
+        content[place] ^= 1
+
+
+def test_weights_of_another_seed_are_damage(finished):
+    shutil.copy(finished[1] / "weights.safetensors", finished[0])
+    with pytest.raises(InputError, match=r"weights.safetensors is damaged \(its SHA-256"):
+        runs.load(finished[0])
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "empty"])
+def test_a_damaged_table_is_one_line(finished, results, how):
+    path = results / "toy" / "measures.csv"
+    spoil(path, how)
+    with pytest.raises(InputError, match=r"^study: .*measures.csv is damaged"):
+        runs.table("toy", "measures.csv")
+    (path.with_name(files.SUMS)).unlink()  # a table from elsewhere, without a checksum
+    if how == "cut":
+        with pytest.raises(InputError, match="last line is cut short"):
+            runs.table("toy", "measures.csv")
+
+
+def test_a_damaged_measurement_that_was_kept_is_made_again(finished, results):
+    first = metrics.measure_study("toy")
+    kept = sorted((results / "toy" / "measures").rglob("*.csv"))
+    spoil(kept[0], "flipped"), spoil(kept[1], "cut")
+    pd.testing.assert_frame_equal(metrics.measure_study("toy"), first)
+    assert sorted((results / "toy" / "measures").rglob("*.csv")) == kept
+
+
+def test_a_clock_that_jumps_changes_nothing(finished, results):
+    """Times of files in the future or long past: nothing is trained or measured again, or taken for up to date."""
+    before = {path: path.read_bytes() for path in results.rglob("*") if path.is_file()}
+    for i, path in enumerate(before):
+        os.utime(path, (4e9, 4e9) if i % 2 else (1e8, 1e8))
+    metrics.measure_study("toy")
+    assert {path: path.read_bytes() for path in results.rglob("*") if path.is_file()} == before
+    shutil.rmtree(finished[0])
+    runs.complete(runs.Settings(**{**faults_settings(before, finished[0])}))
+    os.utime(finished[0] / "weights.safetensors", (1e8, 1e8))  # older than its measurement
+    (finished[0] / "weights.safetensors").write_bytes(
+        (finished[1] / "weights.safetensors").read_bytes()
+    )
+    with pytest.raises(InputError, match="is damaged"):
+        metrics.measure_study("toy")
+
+
+def faults_settings(before, path):
+    import json
+
+    settings = json.loads(before[path / "settings.json"])
+    return {**settings, "seeds": settings.pop("seed"), "study": "toy", "device": "cpu"}
