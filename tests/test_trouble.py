@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import faults
@@ -19,7 +18,14 @@ from test_study import CONFIG, snakemake
 from modvar_lib import data, files, metrics, publish, runs
 from modvar_lib.errors import InputError, one_line
 
-TRAIN = [sys.executable, "-m", "papermill", "--no-progress-bar", "notebooks/02_train.ipynb", os.devnull]
+TRAIN = [
+    sys.executable,
+    "-m",
+    "papermill",
+    "--no-progress-bar",
+    "notebooks/02_train.ipynb",
+    os.devnull,
+]
 TOY = "-p epochs 2 -p final_epochs 1 -p period 1 -p pairs_per_epoch 512 -p device cpu -p seeds 0-3".split()
 
 
@@ -108,7 +114,9 @@ except Exception as error:
 def test_groups_shrink_where_a_limit_is_set_on_memory(results):
     """Room for about two and a half networks, for eight: lots of one or two, and all are trained."""
     done = subprocess.run([sys.executable, "-c", SHORT, "2.5"], capture_output=True, text=True)
-    sizes = [int(line.split()[-1]) for line in done.stdout.splitlines() if line.startswith("lot of")]
+    sizes = [
+        int(line.split()[-1]) for line in done.stdout.splitlines() if line.startswith("lot of")
+    ]
     assert "8 runs" in done.stdout, done.stdout + done.stderr
     assert max(sizes) <= 2
 
@@ -132,7 +140,9 @@ def spoil(path: Path, how: str) -> None:
         path.mkdir()
 
 
-@pytest.mark.parametrize("how", ["missing", "cut", "flipped", "empty", "unpacked", "folder", "swapped"])
+@pytest.mark.parametrize(
+    "how", ["missing", "cut", "flipped", "empty", "unpacked", "folder", "swapped"]
+)
 @pytest.mark.parametrize("name", RAW)
 def test_a_damaged_data_file_is_one_line_that_names_it(tmp_path, monkeypatch, name, how):
     shutil.copytree(data.data_folder() / "MNIST", tmp_path / "MNIST")
@@ -200,18 +210,123 @@ def test_a_clock_that_jumps_changes_nothing(finished, results):
         os.utime(path, (4e9, 4e9) if i % 2 else (1e8, 1e8))
     metrics.measure_study("toy")
     assert {path: path.read_bytes() for path in results.rglob("*") if path.is_file()} == before
-    shutil.rmtree(finished[0])
-    runs.complete(runs.Settings(**{**faults_settings(before, finished[0])}))
-    os.utime(finished[0] / "weights.safetensors", (1e8, 1e8))  # older than its measurement
-    (finished[0] / "weights.safetensors").write_bytes(
-        (finished[1] / "weights.safetensors").read_bytes()
-    )
-    with pytest.raises(InputError, match="is damaged"):
-        metrics.measure_study("toy")
 
 
-def faults_settings(before, path):
-    import json
+LATE = """#!/bin/sh
+# papermill, whose first kernel loses the race for its ports
+if [ -e "$STARTED" ]; then exec "$PAPERMILL" "$@"; fi
+touch "$STARTED"
+echo "RuntimeError: Kernel died before replying to kernel_info" >&2
+exit 1
+"""
 
-    settings = json.loads(before[path / "settings.json"])
-    return {**settings, "seeds": settings.pop("seed"), "study": "toy", "device": "cpu"}
+
+def test_a_kernel_that_does_not_start_is_tried_again(tmp_path, results, monkeypatch):
+    fake = tmp_path / "bin" / "papermill"
+    fake.parent.mkdir()
+    fake.write_text(LATE)
+    fake.chmod(0o755)
+    monkeypatch.setenv("PAPERMILL", shutil.which("papermill"))
+    monkeypatch.setenv("STARTED", str(tmp_path / "started"))
+    monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+    status, said = snakemake(tmp_path, architecture="summed", regime="fixed", seeds="0-1")
+    assert status == 0, said
+    assert "Kernel died before replying" in said and len(runs.paths("tiny")) == 2
+
+
+def test_two_drivers_of_one_study_at_once(tmp_path, results):
+    """The second waits for the first, then finds everything done."""
+    config = tmp_path / "config.yaml"
+    small = {**CONFIG, "architecture": "summed", "regime": "fixed", "seeds": "0-1"}
+    config.write_text(yaml.safe_dump(small))
+    make = ["make", "reproduce", f"CONFIG={config}"]
+    both = [
+        subprocess.Popen(make, cwd=data.ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    said = sorted((one.communicate()[0] for one in both), key=len)
+    assert [one.returncode for one in both] == [0, 0], said
+    assert sum("another make works on this study; waiting for it" in text for text in said) == 1
+    assert len(runs.paths("tiny")) == 2
+
+
+def test_kills_at_random(tmp_path):
+    """A few of what `python tests/faults.py 100` does; benchmarks/faults.md has the record."""
+    assert not any(faults.writes(20))
+    wanted, seconds = faults.undisturbed(faults.papermill)
+    ways, wrong = [], ""
+    while len(ways) < 3 and not wrong:
+        more, wrong = faults.trial(faults.papermill, wanted, seconds)
+        ways += more
+    assert not wrong
+
+
+@pytest.fixture
+def about():
+    return pd.read_csv(data.ROOT / "results" / "published" / "paper" / "runs.csv")
+
+
+def test_a_study_of_one_kind_is_not_mixed(about):
+    same = about[about["git.commit"] == about["git.commit"].iloc[0]]
+    assert runs.mixed(same) == []
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("code", "abc"),
+        ("git.commit", "abc"),
+        ("data", "abc"),
+        ("versions.torch", "2.11.0"),
+        ("cpu", "another"),
+    ],
+)
+def test_runs_of_other_code_data_or_versions_are_named(about, column, value):
+    about = about[about["architecture"] == "mlp"].drop(columns="code", errors="ignore").copy()
+    about["data"] = "one"
+    rows = about["regime"] == "tables"
+    about.loc[rows, column] = value
+    (line,) = runs.mixed(about)
+    name = "code" if column == "git.commit" else column
+    assert line.startswith(f"mixed {name}: ") and f"{value} (16 runs, of mlp tables)" in line
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("epochs", 50), ("learning_rate", 0.1), ("batch_size", 8)]
+)
+def test_an_arm_of_different_settings_is_refused(about, column, value):
+    about.loc[(about["regime"] == "tables") & (about["seed"] == 3), column] = value
+    with pytest.raises(
+        InputError, match=rf"^{column}: MNIST mlp tables default has .*{value}.*seeds 3\)"
+    ):
+        runs.mixed(about)
+
+
+def test_mixed_runs_stop_the_measuring_notebook(finished, toy):
+    other = runs.complete(toy(architecture="summed", seeds="5", regime="varying", epochs=4))
+    source = data.ROOT / "notebooks" / "03_metric.ipynb"
+    with pytest.raises(PapermillExecutionError, match=r"epochs: MNIST summed varying default has"):
+        papermill.execute_notebook(source, None, {"study": "toy"}, progress_bar=False)
+    shutil.rmtree(other[0].path)
+
+
+def test_publishing_a_study_with_a_damaged_table_changes_nothing(
+    finished, results, tmp_path, monkeypatch
+):
+    root = tmp_path / "project"
+    monkeypatch.setattr(data, "ROOT", root)
+    for name in publish.NEEDED:
+        path = results / "toy" / name
+        if "." not in name:
+            path.mkdir(exist_ok=True)
+        elif not path.exists():
+            path.write_text("a\n1\n")
+    spoil(results / "toy" / "measures.csv", "flipped")
+    with pytest.raises(InputError, match=r"measures.csv is damaged"):
+        publish.publish("toy")
+    assert not root.exists()
+
+
+def test_only_what_a_user_can_mend_is_one_line():
+    assert one_line(KeyError("a")) is None and one_line(RuntimeError("shapes")) is None
+    assert "ran out" in str(one_line(MemoryError()))
+    assert str(one_line(InputError("x"))) == "x"
