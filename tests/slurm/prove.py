@@ -1,7 +1,8 @@
 """Run a study on a real Slurm, with faults, and on this machine alone, and compare: python tests/slurm/prove.py
 
 Needs root on Debian; installs its slurm-wlm and munge if they are absent. Starts a munged, a slurmctld and three slurmds with a
-key, ports and files of their own, and ends them, and them alone. Writes benchmarks/slurm.md. About 15 minutes on 2 cores.
+key and ports of their own, and ends them, and them alone; refuses where /etc/slurm has a slurm.conf. Writes benchmarks/slurm.md.
+About 20 minutes on 2 cores, at low priority.
 """
 
 import argparse
@@ -28,6 +29,7 @@ ROOT = Path(__file__).parents[2]
 PROFILE = ROOT / "profiles" / "slurm" / "config.yaml"
 SNAKEMAKE_LOGS = ROOT / ".snakemake" / "log"
 DAEMONS = ("munged", "slurmctld", "slurmd")
+ETC = Path("/etc/slurm")
 NODES = ("n1", "n2", "n3")
 STUDY = {
     "study": "proof",
@@ -72,13 +74,22 @@ NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=
 
 
 class Cluster:
-    """munged, slurmctld and a slurmd a node, as children of this process; everything of theirs is in one folder."""
+    """munged, slurmctld and a slurmd a node, as children of this process. Everything of theirs is in one folder, but for links in
+    /etc/slurm: Snakemake's executor drops SLURM_CONF on the nodes, so configuration has to be where Slurm looks for it."""
 
     def __init__(self, folder: Path):
         self.folder, self.children, self.jobs = folder, {}, {}
-        self.env = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
+        self.mark = {
+            "MODVAR_PROOF": str(folder)
+        }  # daemons and jobs inherit it, and are known by it
+        self.env = {**os.environ, **self.mark}
+        self.links = [ETC / "slurm.conf", ETC / "gres.conf"]
 
     def __enter__(self):
+        if there := [str(link) for link in self.links if os.path.lexists(link)]:
+            sys.exit(
+                f"{' '.join(there)}: there already; allowed: a machine without a Slurm of its own"
+            )
         ports, host = free_ports(1 + len(NODES)), socket.gethostname().split(".")[0]
         nodes = [NODE.format(name=n, host=host, port=p) for n, p in zip(NODES, ports[1:])]
         conf = SLURM_CONF.format(folder=self.folder, host=host, ports=ports, nodes="\n".join(nodes))
@@ -89,6 +100,8 @@ class Cluster:
         (self.folder / "munge.key").write_bytes(os.urandom(128))
         (self.folder / "munge.key").chmod(0o600)
         (self.folder / "state").mkdir()
+        for link in self.links:
+            link.symlink_to(self.folder / link.name)
         options = [f"--{name}-file={self.folder}/munge.{name}" for name in ("key", "pid", "seed")]
         try:
             self.start(
@@ -119,6 +132,8 @@ class Cluster:
                 child.wait()
         for process in self.processes():
             kill(process)
+        for link in self.links:
+            link.unlink(missing_ok=True)
 
     def start(self, *words, name=None):
         with open(self.folder / f"{name or words[0]}.log", "w") as log:
@@ -146,8 +161,8 @@ class Cluster:
                 self.jobs[job["JobId"]] = job
 
     def processes(self, **wanted) -> list[psutil.Process]:
-        """What was started under this cluster's configuration, with this in its environment too."""
-        wanted, found = {"SLURM_CONF": self.env["SLURM_CONF"], **wanted}, []
+        """What this cluster started, with this in its environment too."""
+        wanted, found = {**self.mark, **wanted}, []
         for process in psutil.process_iter():
             try:
                 if wanted.items() <= process.environ().items():
