@@ -34,7 +34,7 @@ def test_every_job_gets_its_resources(results, tmp_path):
             assert resources["threads"] == PROFILE["max-threads"]
     # the settings of profiles/default that a study needs on a cluster too
     default = yaml.safe_load((data.ROOT / "profiles" / "default" / "config.yaml").read_text())
-    assert {k for k in default if PROFILE.get(k) != default[k]} == {"cores", "retries"}
+    assert {k for k in default if PROFILE.get(k) != default[k]} == {"cores", "retries", "quiet"}
 
 
 @pytest.mark.parametrize("target", ["reproduce", "paper", "smoke"])
