@@ -1,6 +1,7 @@
 # make reproduce   the original experiment, in full          make test        every test
 # make smoke       the same graph at toy size                make benchmark   speed and memory
 # make paper       the whole companion: hours; then make publish STUDY=paper: the published results
+# PROFILE=slurm    with reproduce, paper or smoke: on a cluster, as profiles/slurm/config.yaml says
 # Everything needs only a python3 (3.11 or newer, with venv) and installs into .venv by itself.
 
 SHELL := /bin/bash
@@ -9,16 +10,20 @@ PYTHON ?= python3
 CONFIG ?= config/original.yaml
 STUDY ?= $(shell sed -n 's/^study: *//p' $(CONFIG))
 DATASET ?= MNIST
+PROFILE ?= default
 RESULTS := $(or $(MODVAR_RESULTS),results)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-# the terminal to draw progress bars on, if there is one
-export MODVAR_TTY := $(shell test -t 2 && readlink /proc/self/fd/2)
+$(if $(wildcard profiles/$(PROFILE)/config.yaml),,$(error PROFILE: got '$(PROFILE)'; allowed: $(notdir $(wildcard profiles/*))))
+LOCAL := $(filter default,$(PROFILE))
+# the terminal to draw progress bars on, if there is one and jobs run on this machine
+export MODVAR_TTY := $(if $(LOCAL),$(shell test -t 2 && readlink /proc/self/fd/2))
 
 .PHONY: reproduce paper smoke test benchmark publish reference data lock setup
 
 reproduce: setup
 	@echo "Study $(STUDY) from $(CONFIG): finished runs are kept, the rest is trained. Logs, tables and pages: $(RESULTS)/$(STUDY)/"
-	@snakemake --configfile $(CONFIG)
+	@$(if $(LOCAL),,echo "Jobs go to Slurm as profiles/$(PROFILE)/config.yaml says. What they print: $(RESULTS)/$(STUDY)/slurm/")
+	@snakemake --workflow-profile profiles/$(PROFILE) $(if $(LOCAL),,--slurm-logdir $(RESULTS)/$(STUDY)/slurm) --configfile $(CONFIG)
 	@echo && cat $(RESULTS)/$(STUDY)/headline.md && echo
 	@echo "Look at  $(RESULTS)/$(STUDY)/pages/04_analysis.html  the analysis, with its figures (also in figures/ beside it)"
 	@echo "         $(RESULTS)/$(STUDY)/*.csv                   the tables;  runs/  every network;  notebooks/  as executed"

@@ -106,8 +106,11 @@ rule costly:
         f"{STUDY}/costly.csv",
     threads: workflow.cores
     run:
+        import torch
+
         from modvar_lib import metrics
 
+        torch.set_num_threads(threads)
         metrics.measure_costly(base.study).to_csv(output[0], index=False, float_format="%.6g")
 
 
