@@ -23,7 +23,9 @@ export MODVAR_TTY := $(if $(LOCAL),$(shell test -t 2 && readlink /proc/self/fd/2
 reproduce: setup
 	@echo "Study $(STUDY) from $(CONFIG): finished runs are kept, the rest is trained. Logs, tables and pages: $(RESULTS)/$(STUDY)/"
 	@$(if $(LOCAL),,echo "Jobs go to Slurm as profiles/$(PROFILE)/config.yaml says. What they print: $(RESULTS)/$(STUDY)/slurm/")
-	@snakemake --workflow-profile profiles/$(PROFILE) $(if $(LOCAL),,--slurm-logdir $(RESULTS)/$(STUDY)/slurm) --configfile $(CONFIG)
+	@mkdir -p $(RESULTS) && exec 9> $(RESULTS)/.$(notdir $(STUDY)).lock && \
+	{ flock --nonblock 9 || { echo "Another make works on this study; waiting for it"; flock 9; }; } && \
+	snakemake --workflow-profile profiles/$(PROFILE) $(if $(LOCAL),,--slurm-logdir $(RESULTS)/$(STUDY)/slurm) --configfile $(CONFIG) 9>&-
 	@echo && cat $(RESULTS)/$(STUDY)/headline.md && echo
 	@echo "Look at  $(RESULTS)/$(STUDY)/pages/04_analysis.html  the analysis, with its figures (also in figures/ beside it)"
 	@echo "         $(RESULTS)/$(STUDY)/*.csv                   the tables;  runs/  every network;  notebooks/  as executed"

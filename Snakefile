@@ -8,7 +8,7 @@ import os
 
 from modvar_lib.errors import InputError
 from modvar_lib.runs import run_folder, study_folder
-from modvar_lib.settings import experiments_of
+from modvar_lib.settings import analyses_of, experiments_of
 
 
 if not config:
@@ -17,17 +17,20 @@ if not config:
 
 try:
     size, experiments = experiments_of(config)
+    ANALYSES = analyses_of(config)
 except InputError as error:
     raise WorkflowError(str(error))
 
+
+
+def folders(experiment, seeds):
+    """Of the runs of some seeds."""
+    return [os.path.relpath(run_folder(base.study, experiment.of_run(seed))) for seed in seeds]
+
+
 base = experiments[0]
 STUDY = os.path.relpath(study_folder(base.study))
-EVERY = [
-    os.path.relpath(run_folder(base.study, experiment.of_run(seed)))
-    for experiment in experiments
-    for seed in experiment.seeds
-]
-ANALYSES = config.get("notebooks", ["04_analysis"])
+EVERY = [folder for experiment in experiments for folder in folders(experiment, experiment.seeds)]
 PASSED_ON = [name for name in type(base).model_fields if name not in ("seeds", "test_pairs", "max_coefficient")]
 
 
@@ -73,7 +76,7 @@ for experiment in experiments:
             name:
                 "train_" + group.replace("-", "_")
             output:
-                [update(directory(os.path.relpath(run_folder(base.study, experiment.of_run(seed))))) for seed in members],
+                [update(directory(folder)) for folder in folders(experiment, members)],
             log:
                 executed,
             params:  # evaluated here and now; a shell string would be evaluated after the loop
@@ -108,10 +111,10 @@ rule costly:
     run:
         import torch
 
-        from modvar_lib import metrics
+        from modvar_lib import metrics, runs
 
         torch.set_num_threads(threads)
-        metrics.measure_costly(base.study).to_csv(output[0], index=False, float_format="%.6g")
+        runs.write(metrics.measure_costly(base.study), base.study, "costly.csv", float_format="%.6g")
 
 
 for analysis in ANALYSES:

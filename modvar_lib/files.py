@@ -53,7 +53,9 @@ def write_table(table: pd.DataFrame, path: Path, index: bool = False, **options)
         for killed in path.parent.glob(f".{path.name}-*"):
             killed.unlink()
         sums = checksums(path.parent)
-        if sums.pop(path.name, None):  # a kill between the two leaves a whole table without a checksum
+        if sums.pop(
+            path.name, None
+        ):  # a kill between the two leaves a whole table without a checksum
             _write_checksums(path.parent, sums)
         write(path, content)
         _write_checksums(path.parent, sums | {path.name: digest(content)})

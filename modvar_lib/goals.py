@@ -15,6 +15,7 @@ from functools import wraps
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from modvar_lib.errors import InputError
 from modvar_lib.streams import rng
 
 DIGITS = np.arange(10, dtype=np.float32)
@@ -58,6 +59,18 @@ def coefficients(goal: Goal) -> tuple[float, float]:
 def outputs(goal: Goal) -> int:
     """K, the numbers that a network is asked for."""
     return 1 if goal.ndim == 2 else goal.shape[2]
+
+
+def check(name: str, goal: Goal) -> None:
+    """One line of error unless a regime gives a goal of the form that this module's docstring describes."""
+    goal = np.asarray(goal)
+    if goal.shape[:2] != (10, 10) or goal.ndim > 3 or goal.dtype != np.float32:
+        raise InputError(
+            f"regime: {name} gives an array of shape {goal.shape} and type {goal.dtype}; "
+            "allowed: a 10 x 10 or 10 x 10 x K table of float32"
+        )
+    if not np.isfinite(goal).all():
+        raise InputError(f"regime: {name} gives targets that are not finite; allowed: finite ones")
 
 
 def restart(epoch: int, regime: str, schedule: Schedule) -> bool:

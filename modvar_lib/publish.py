@@ -9,7 +9,7 @@ import sys
 
 import nbformat
 
-from modvar_lib import data, notebook, runs
+from modvar_lib import data, files, notebook, runs
 from modvar_lib.errors import InputError, command
 
 NEEDED = (
@@ -32,6 +32,13 @@ def publish(study: str) -> None:
             raise InputError(
                 f"study: {source / name} is missing; allowed: a finished study; run make reproduce with its config"
             )
+    for path in source.glob("*.csv"):
+        try:
+            files.read_table(path)
+        except ValueError as error:
+            raise InputError(
+                f"study: {path} is damaged ({error}); delete it and run the notebook that writes it"
+            ) from None
     notebooks = {
         path.name: notebook.clean(path) for path in sorted((source / "notebooks").glob("*.ipynb"))
     }

@@ -69,10 +69,13 @@ class Run:
 
 
 def network_of(run: dict) -> torch.nn.Module:
-    """The network of a run with these settings, before training."""
+    """The network of a run with these settings, before training; one line of error if its regime or architecture is not right."""
     schedule = Settings(**{k: v for k, v in run.items() if k != "seed"}, seeds=run["seed"])
-    outputs = goals.outputs(goals.REGIMES[schedule.regime](0, run["seed"], schedule))
-    return models.initial(schedule.architecture, run["seed"], outputs)
+    goal = goals.REGIMES[schedule.regime](0, run["seed"], schedule)
+    goals.check(schedule.regime, goal)
+    network = models.initial(schedule.architecture, run["seed"], goals.outputs(goal))
+    models.check(schedule.architecture, network, goals.outputs(goal))
+    return network
 
 
 def primary() -> dict:
@@ -128,6 +131,7 @@ def need(measures: pd.DataFrame, notebook: str, arms: list[str]) -> None:
 
 def study_folder(study: str) -> Path:
     """results/<study> of the project, or of $MODVAR_RESULTS."""
+    Settings(study=study)  # a name, not a path to anywhere
     return Path(os.environ.get("MODVAR_RESULTS", data.ROOT / "results")) / study
 
 
@@ -246,7 +250,7 @@ def mixed(about: pd.DataFrame) -> list[str]:
     one = ["code", "data", "device", "cpu", "gpu", *about.filter(like="versions.")]
     lines = []
     for name in about.columns.intersection(one):
-        values = about[name].fillna("none").astype(str)
+        values = about[name].astype(object).fillna("none").astype(str)
         if values.nunique() > 1:
             parts = [
                 f"{value} ({len(rows)} runs, of {_few(rows['architecture'] + ' ' + rows['regime'])})"
@@ -261,8 +265,9 @@ def complete(settings: Settings) -> list[Run]:
     checkpoints; while another process trains one of the seeds, this one waits, and then finds it done."""
     folder = study_folder(settings.study)
     arm, _ = _names(settings.of_run(0))
-    todo = missing(settings)
-    if todo:
+    if missing(settings):
+        network_of(settings.of_run(settings.seeds[0]))
+        splits = data.digits(settings.dataset)
         waiting = (
             f"{settings.study} {arm}: another process trains some of these seeds; waiting for it"
         )
@@ -272,7 +277,6 @@ def complete(settings: Settings) -> list[Run]:
             todo = missing(settings)
             checkpoints = Checkpoints(folder / "checkpoints" / arm, settings, code(settings))
             if todo:
-                splits = data.digits(settings.dataset)
                 own = settings.model_copy(update={"seeds": todo})
                 for trained in training.train(own, splits, checkpoints):
                     save(settings.study, trained)

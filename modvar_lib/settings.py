@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from modvar_lib.data import DATASETS
+from modvar_lib.data import DATASETS, ROOT
 from modvar_lib.errors import InputError, lookup
 from modvar_lib.goals import REGIMES, Schedule
 from modvar_lib.models import ARCHITECTURES, OPTIMIZERS
@@ -126,6 +126,8 @@ def experiments_of(config: dict) -> tuple[int, list[Settings]]:
     >>> size, [(one.architecture, one.regime) for one in found]
     (8, [('mlp', 'fixed'), ('mlp', 'varying')])
     """
+    if not isinstance(config, dict):
+        raise InputError(f"config: got {config!r}; allowed: names of settings with their values")
     shared = {k: v for k, v in config.items() if k not in ("arms", "group_size", "notebooks")}
     size, found = config.get("group_size"), []
     if not isinstance(size, int) or size < 1:
@@ -148,6 +150,22 @@ def experiments_of(config: dict) -> tuple[int, list[Settings]]:
     return size, found
 
 
+def analyses_of(config: dict) -> list[str]:
+    """The notebooks, by their names without .ipynb, that analyse the study of a config file.
+
+    >>> analyses_of({})
+    ['04_analysis']
+    """
+    notebooks = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+    allowed = [name for name in notebooks if name[:2] not in ("01", "02", "03", "10")]
+    found = config.get("notebooks", ["04_analysis"])
+    if not isinstance(found, list):
+        raise InputError(f"notebooks: got {found!r}; allowed: a list of {', '.join(allowed)}")
+    for name in found:
+        lookup(dict.fromkeys(allowed), "notebooks", name)
+    return found
+
+
 def parse_seeds(value: Any) -> tuple[int, ...]:
     """(0, 1, 2, 3) from "0-3", [0, 1, 2, 3], range(4); ValueError or TypeError for anything else."""
     if isinstance(value, int):
@@ -168,7 +186,7 @@ def parse_seeds(value: Any) -> tuple[int, ...]:
 
 
 def _got(field: str, value: Any, model: type[Settings]) -> str:
-    return f"{field}: got {value!r}; allowed: {model.model_fields[field].description}"
+    return f"{field}: got {value!r}; allowed: {model.model_fields[field].description or 'text'}"
 
 
 def _one_line(error: dict, model: type[Settings]) -> str:
@@ -177,8 +195,7 @@ def _one_line(error: dict, model: type[Settings]) -> str:
     field = str(error["loc"][0])
     if error["type"] == "extra_forbidden":
         return unknown_parameter(field, model.model_fields)
-    allowed = model.model_fields[field].description or "text"
-    return f"{field}: got {error['input']!r}; allowed: {allowed}"
+    return _got(field, error["input"], model)
 
 
 def unknown_parameter(name: str, allowed) -> str:

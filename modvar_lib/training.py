@@ -193,7 +193,9 @@ def train_lot(
     """Train some seeds as one batched program: (history, weights) of each. `splits` are on the device already."""
     device, regime = settings.torch_device, goals.REGIMES[settings.regime]
     training_digits, test_digits = splits
-    outputs = goals.outputs(regime(0, seeds[0], settings))
+    first = regime(0, seeds[0], settings)
+    goals.check(settings.regime, first)
+    outputs = goals.outputs(first)
     replicas = models.Replicas(settings.architecture, seeds, device, outputs)
 
     def fresh():
@@ -218,6 +220,8 @@ def train_lot(
         if goals.restart(epoch, settings.regime, settings):
             optimizer = fresh()
         tables = [regime(epoch, seed, settings) for seed in seeds]
+        for table in tables:
+            goals.check(settings.regime, table)
         pairs = on_device(
             [
                 data.training_pairs(s, epoch, settings.pairs_per_epoch, len(training_digits))

@@ -1,4 +1,4 @@
-"""Full disks, folders that cannot be written to, damaged files, short memory, clocks that jump, two users at once, late kernels."""
+"""Full disks, folders that are closed, damaged files, short memory, clocks that jump, two users at once, late kernels."""
 
 import gzip
 import os
@@ -92,33 +92,31 @@ def test_a_file_where_a_folder_should_be_is_one_line(tmp_path):
 
 
 SHORT = """
-import resource, sys
-import psutil, torch
+import resource
+import psutil
 from modvar_lib import data, runs, training
 from modvar_lib.settings import Settings
-settings = Settings(study="short", architecture="cnn", seeds="0-7", epochs=1, final_epochs=0, pairs_per_epoch=512, device="cpu")
-splits = data.digits()
-training.train(settings.model_copy(update={"seeds": (0,), "study": "warm"}), splits)  # threads and their stacks are there
-room = int(float(sys.argv[1]) * training.memory_a_replica(settings) / training.SHARE)
+
+toy = dict(epochs=1, final_epochs=0, pairs_per_epoch=4096, batch_size=4096, device="cpu")
+settings = Settings(study="short", architecture="cnn", seeds="0-7", **toy)
+one = settings.model_copy(update={"seeds": (0,)})
+training.train(one, data.digits())  # threads and their stacks are there
+room = 250_000_000 + int(3 * training.memory_a_replica(settings) / training.SHARE)  # data; three networks
 resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + room,) * 2)
-training_lot = training.train_lot
-training.train_lot = lambda s, seeds, *others: print("lot of", len(seeds)) or training_lot(s, seeds, *others)
-try:
-    print(len(runs.complete(settings)), "runs")
-except Exception as error:
-    from modvar_lib.errors import one_line
-    print(one_line(error))
+lot = training.train_lot
+training.train_lot = lambda s, seeds, *others: print("lot of", len(seeds)) or lot(s, seeds, *others)
+print(len(runs.complete(settings)), "runs")
 """
 
 
 def test_groups_shrink_where_a_limit_is_set_on_memory(results):
-    """Room for about two and a half networks, for eight: lots of one or two, and all are trained."""
-    done = subprocess.run([sys.executable, "-c", SHORT, "2.5"], capture_output=True, text=True)
+    """Room for three networks, and what else is needed, where eight are wanted: smaller lots, and all are trained."""
+    done = subprocess.run([sys.executable, "-c", SHORT], capture_output=True, text=True)
     sizes = [
         int(line.split()[-1]) for line in done.stdout.splitlines() if line.startswith("lot of")
     ]
     assert "8 runs" in done.stdout, done.stdout + done.stderr
-    assert max(sizes) <= 2
+    assert len(sizes) > 2 and max(sizes) < 4
 
 
 RAW = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte.gz"
@@ -245,7 +243,7 @@ def test_two_drivers_of_one_study_at_once(tmp_path, results):
     ]
     said = sorted((one.communicate()[0] for one in both), key=len)
     assert [one.returncode for one in both] == [0, 0], said
-    assert sum("another make works on this study; waiting for it" in text for text in said) == 1
+    assert sum("Another make works on this study; waiting for it" in text for text in said) == 1
     assert len(runs.paths("tiny")) == 2
 
 

@@ -15,7 +15,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from modvar_lib import calibration, data, files, models
-from modvar_lib.errors import lookup
+from modvar_lib.errors import InputError, lookup
 from modvar_lib.metrics import (
     activation_change,
     clusterability,
@@ -32,7 +32,8 @@ from modvar_lib.progress import Shown
 from modvar_lib.runs import KEYS, Run, fingerprint, load, paths, study_folder
 from modvar_lib.training import one_thread
 
-COLUMNS = [*KEYS, "layer", "side", "measure", "value", "note"]
+ROW = ["layer", "side", "measure", "value", "note"]
+COLUMNS = [*KEYS, *ROW]
 PAIRS = 10_000  # held-out draws a measure averages over: one for each test digit
 INF = float("inf")
 
@@ -166,7 +167,18 @@ def against_chance(measures: pd.DataFrame) -> pd.DataFrame:
 def measure_network(subject: Subject) -> list[dict]:
     """The rows of every registered measure."""
     with torch.no_grad():
-        return [row for metric in METRICS.values() for row in metric.rows(subject)]
+        return [row for name in METRICS for row in _rows(METRICS, name, subject)]
+
+
+def _rows(registry: dict[str, Metric], name: str, subject: Subject) -> list[dict]:
+    """Of one measure; one line of error when they are not what `Metric` describes."""
+    found, allowed = registry[name].rows(subject), registry[name].properties
+    for row in found:
+        if set(row) != set(ROW) or row["measure"] not in allowed:
+            raise InputError(
+                f"measure: {name} gives {row}; allowed: rows of {', '.join(ROW)}, measure being one of {', '.join(allowed)}"
+            )
+    return found
 
 
 USUAL = [[a, r] for a in ("mlp", "towers") for r in ("fixed", "varying")]
@@ -266,7 +278,7 @@ def measure(
         if copy == "seen":
             found = activation_change.rows(subject)
         elif copy == "costly":
-            found = [row for metric in COSTLY.values() for row in metric.rows(subject)]
+            found = [row for name in COSTLY for row in _rows(COSTLY, name, subject)]
         elif copy:
             changed = lookup(calibration.COPIES, "copy", copy)(run, subject)
             found = measure_network(Subject(changed, digits, draws, seed))
