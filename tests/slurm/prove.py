@@ -366,7 +366,7 @@ Slurm itself, which first misses the node and then holds the job back for two mi
 
 {overhead}
 
-A group of 8 seeds trains for minutes to an hour, so this is small there; for studies of seconds, one machine is faster.
+A group of 8 seeds trains for minutes or more, so this is small there; for groups that train for seconds, one machine is faster.
 
 ## Settings that are off as shipped
 
