@@ -8,12 +8,13 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 PYTHON ?= python3
 CONFIG ?= config/original.yaml
-STUDY ?= $(shell sed -n 's/^study: *//p' $(CONFIG))
+STUDY ?= $(shell sed -n 's/^study: *//p' $(CONFIG) 2>&-)
 DATASET ?= MNIST
 PROFILE ?= default
 RESULTS := $(or $(MODVAR_RESULTS),results)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 $(if $(wildcard profiles/$(PROFILE)/config.yaml),,$(error PROFILE: got '$(PROFILE)'; allowed: $(notdir $(wildcard profiles/*))))
+$(if $(wildcard $(CONFIG)),,$(error CONFIG: got '$(CONFIG)'; allowed: $(wildcard config/*.yaml), or a file of yours))
 LOCAL := $(filter default,$(PROFILE))
 # the terminal to draw progress bars on, if there is one and jobs run on this machine
 export MODVAR_TTY := $(if $(LOCAL),$(shell test -t 2 && readlink /proc/self/fd/2))

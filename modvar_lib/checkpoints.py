@@ -34,9 +34,9 @@ class Checkpoints:
         self.written = dict.fromkeys(self.seeds, time.monotonic())
         self.started = time.monotonic()
         self.kept = {}  # seeds of a lot: (about, tensors)
-        for path in sorted(folder.glob("*.safetensors")):
-            if not {int(number) for number in path.stem.split("-")[:2]} <= set(self.seeds):
-                continue  # another group's
+        for path in self._own():
+            if path.name.startswith("."):
+                continue
             about, tensors = self._read(path)
             seeds = tuple(about.get("seeds", ()))
             fits = {name: about.get(name) for name in self.made_by} == self.made_by
@@ -80,11 +80,14 @@ class Checkpoints:
         self._path(seeds).unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Forget all of these seeds: their runs are complete."""
-        for path in self.folder.glob("*.safetensors"):
-            first, last, _ = map(int, path.stem.split("-"))
-            if {first, last} <= set(self.seeds):
-                path.unlink()
+        """Forget all of these seeds, what a kill left of a write included: their runs are complete."""
+        for path in self._own():
+            path.unlink()
+
+    def _own(self) -> list[Path]:
+        """The files of these seeds, not those of another group."""
+        found = [(path, path.name.strip(".").split("-")[:2]) for path in self.folder.glob("*")]
+        return sorted(path for path, ends in found if {int(end) for end in ends} <= set(self.seeds))
 
     def _path(self, seeds: tuple[int, ...]) -> Path:
         return self.folder / f"{seeds[0]:03d}-{seeds[-1]:03d}-{len(seeds)}.safetensors"

@@ -25,6 +25,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 import yaml
+from pandas.api.types import is_numeric_dtype
 from safetensors import SafetensorError
 from safetensors import torch as safetensors
 from torch import Tensor
@@ -188,6 +189,8 @@ def load(path: Path) -> Run:
         content = files.read(path / name, SMALL + 1000 * checked["epochs"])
         history = pd.read_csv(BytesIO(content))
         _compare(content, sums.get(name))
+        if list(history) != training.COLUMNS or not all(map(is_numeric_dtype, history.dtypes)):
+            raise ValueError(f"it has not the columns {', '.join(training.COLUMNS)}, all numbers")
         if len(history) != checked["epochs"] or (history["epoch"] != history.index).any():
             raise ValueError("its epochs are not 0 to epochs - 1")
         name = "weights.safetensors"

@@ -129,17 +129,19 @@ def experiments_of(config: dict) -> tuple[int, list[Settings]]:
     if not isinstance(config, dict):
         raise InputError(f"config: got {config!r}; allowed: names of settings with their values")
     shared = {k: v for k, v in config.items() if k not in ("arms", "group_size", "notebooks")}
-    size, found = config.get("group_size"), []
-    if not isinstance(size, int) or size < 1:
+    size, arms, found = config.get("group_size"), config.get("arms", [{}]), []
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise InputError(f"group_size: got {size!r}; allowed: a whole number from 1")
-    for arm in config.get("arms") or [{}]:
-        if not isinstance(arm, dict):
+    for arm in arms if isinstance(arms, list) else [arms]:
+        if not isinstance(arm, dict) or not isinstance(arms, list):
             raise InputError(
                 f"arms: got {arm!r}; allowed: a list of settings, such as - {{period: [1, 2]}}"
             )
         values = shared | arm
         lists = [v if isinstance(v, list) and k != "seeds" else [v] for k, v in values.items()]
         found += [Settings(**dict(zip(values, one))) for one in product(*lists)]
+    if not found:
+        raise InputError(f"config: got {config!r}; allowed: at least one value of each setting")
     names = [(one.dataset, one.architecture, one.regime, one.variant) for one in found]
     for name in names:
         if names.count(name) > 1 or found[0].study != found[-1].study:

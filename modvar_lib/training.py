@@ -23,6 +23,7 @@ from modvar_lib.errors import InputError, out_of_memory
 from modvar_lib.progress import Shown
 from modvar_lib.settings import Settings
 
+COLUMNS = "epoch a b train_mse test_mse test_r2 sum_mse sum_r2".split()  # of a history
 SHARE = 0.8  # of the free memory that training may plan with
 
 

@@ -37,7 +37,7 @@ TOY = {
     "device": "cpu",
 }
 SETTINGS = ["dataset", "architecture", "regime", "variant", "seed", "epochs", "pairs_per_epoch"]
-ONE = {**TOY, "regime": "varying", "seeds": "0-3", "epochs": 16}  # of the papermill runs
+ONE = {**TOY, "regime": "varying", "seeds": "0-3", "epochs": 80}  # of the papermill runs
 ONE = {name: value for name, value in ONE.items() if name != "group_size"}
 MOST = 12  # kills, before a program is left to finish
 LIMIT = 900  # seconds, of a command that must succeed

@@ -6,16 +6,21 @@ Notebooks and snippets run as in a kernel, in a process of their own each; confi
 import os
 import subprocess
 import sys
+import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
 import pytest
+import torch
+import torchvision  # noqa: F401
 import yaml
+from IPython.core.interactiveshell import InteractiveShell
 from test_notebooks import SOURCES, parameters_of
 from test_study import CONFIG
 
-from modvar_lib import data
+# what notebooks import is imported here once, so that forks have it
+from modvar_lib import data, figures, metrics, statistics  # noqa: F401
 
 WHOLE = "a whole number from 1"
 BAD = {  # parameter of a notebook: [(value, what the line says is allowed)]
@@ -165,9 +170,6 @@ def as_in_a_kernel(folder: Path, cells: list[str]) -> tuple[int, str]:
             os.dup2(out.fileno(), 1), os.dup2(out.fileno(), 2)
             sys.stdout = sys.stderr = open(1, "w", closefd=False)
             try:
-                import torch
-                from IPython.core.interactiveshell import InteractiveShell
-
                 torch.set_num_threads(1)
                 shell = InteractiveShell.instance(colors="nocolor")
                 good = all(shell.run_cell(cell, store_history=True).success for cell in cells)
@@ -217,8 +219,6 @@ def test_of_a_notebook(empty, path, name, value, allowed):
 
 @pytest.mark.parametrize(("snippet", "start"), SNIPPETS, ids=[start for _, start in SNIPPETS])
 def test_of_a_function(empty, snippet, start):
-    import textwrap
-
     line = one_line(*as_in_a_kernel(empty, [PREPARED, textwrap.dedent(snippet)]))
     assert line.startswith(start) and ("allowed" in line or "first" in line or "put it" in line)
 

@@ -139,29 +139,6 @@ def test_again_does_nothing_and_a_lost_run_is_trained_alone(study):
     pd.testing.assert_frame_equal(pd.read_csv(lost / "history.csv"), history, rtol=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("changes", "line"),
-    [
-        (
-            {"regime": ["fixd"]},
-            "(did you mean fixed?)",
-        ),
-        ({"epoch": 3}, "unknown parameter: got 'epoch'; allowed: "),
-        (
-            {"final_epochs": 3},
-            "final_epochs: got 3; allowed: a whole number from 0 to epochs, which is 2",
-        ),
-        ({"arms": ["varying"]}, "arms: got 'varying'; allowed: a list of settings"),
-        ({"arms": [{"period": [1, 2]}]}, "MNIST mlp fixed default is there 2 times"),
-        ({"group_size": 0}, "group_size: got 0; allowed: a whole number from 1"),
-    ],
-)
-def test_a_bad_config_is_one_line(study, changes, line):
-    status, said = snakemake(study, study="bad", **changes)
-    assert status != 0 and line in said
-    assert not (study / "results" / "bad").exists()
-
-
 def test_publishing_copies_what_is_finished(study, tmp_path, monkeypatch):
     monkeypatch.setattr(data, "ROOT", tmp_path)
     publish.publish("tiny")
