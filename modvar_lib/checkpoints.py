@@ -8,6 +8,7 @@ of other settings, code, torch or device, is not used.
 
 import json
 import os
+import re
 import time
 from pathlib import Path
 
@@ -86,8 +87,9 @@ class Checkpoints:
 
     def _own(self) -> list[Path]:
         """The files of these seeds, not those of another group."""
-        found = [(path, path.name.strip(".").split("-")[:2]) for path in self.folder.glob("*")]
-        return sorted(path for path, ends in found if {int(end) for end in ends} <= set(self.seeds))
+        found = [(path, re.match(r"\.?(\d+)-(\d+)-", path.name)) for path in self.folder.glob("*")]
+        own = set(self.seeds)
+        return sorted(path for path, ends in found if ends and {int(ends[1]), int(ends[2])} <= own)
 
     def _path(self, seeds: tuple[int, ...]) -> Path:
         return self.folder / f"{seeds[0]:03d}-{seeds[-1]:03d}-{len(seeds)}.safetensors"
