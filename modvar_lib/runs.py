@@ -249,7 +249,9 @@ def mixed(about: pd.DataFrame) -> list[str]:
                     f"{name}: {' '.join(arm)} has {said}; allowed: one value an arm; give one of them a variant or another study"
                 )
     commit = about.get("git.commit", pd.Series(None, about.index)).astype(str).str[:7]
-    about = about.assign(code=about["code"].fillna(commit) if "code" in about else commit)
+    full = about["code"].fillna(commit) if "code" in about else commit
+    one_own = full.groupby([about[key] for key in KEYS[:-1]]).transform("nunique") == 1
+    about = about.assign(code=full.where(~one_own, full.str.split("+").str[0]))
     one = ["code", "data", "device", "cpu", "gpu", *about.filter(like="versions.")]
     lines = []
     for name in about.columns.intersection(one):
@@ -295,10 +297,12 @@ def _stale(settings: Settings) -> Iterator[Path]:
 
 
 def code(settings: Settings | dict) -> str:
-    """What the code that trains is known by: a checksum of its sources, those of the architecture and the regime included."""
+    """What the code that trains is known by: a checksum; after a +, that of an architecture or regime of one's own."""
     run = settings if isinstance(settings, dict) else settings.of_run(0)
-    own = models.ARCHITECTURES[run["architecture"]], goals.REGIMES[run["regime"]]
-    return fingerprint([streams, goals, data, models, training], own)
+    used = models.ARCHITECTURES[run["architecture"]], goals.REGIMES[run["regime"]]
+    own = [one for one in used if not one.__module__.startswith("modvar_lib")]
+    ours = fingerprint([streams, goals, data, models, training])
+    return f"{ours}+{fingerprint([], own)}" if own else ours
 
 
 def fingerprint(modules, own=()) -> str:

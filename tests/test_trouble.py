@@ -288,6 +288,19 @@ def test_runs_of_other_code_data_or_versions_are_named(about, column, value):
     assert line.startswith(f"mixed {name}: ") and f"{value} (16 runs, of mlp tables)" in line
 
 
+def test_code_of_ones_own_is_compared_within_an_arm(about):
+    about = about[about["regime"].isin(["fixed", "tables"])].copy()
+    own = (about["regime"] == "tables") & (about["architecture"] == "mlp")
+    about["code"] = "abc"
+    about.loc[own, "code"] = "abc+1"
+    assert runs.mixed(about) == []
+    about.loc[own & (about["seed"] > 3), "code"] = "abc+2"
+    assert (
+        runs.mixed(about)[0].startswith("mixed code: abc (")
+        and "abc+2 (12 runs" in runs.mixed(about)[0]
+    )
+
+
 @pytest.mark.parametrize(
     ("column", "value"), [("epochs", 50), ("learning_rate", 0.1), ("batch_size", 8)]
 )
