@@ -201,40 +201,53 @@ def training(study: str, epochs: int, pool: ProcessPoolExecutor, architectures=(
     if architectures:
         usual &= about["architecture"].isin(architectures)
     chosen = about[usual & (about["seed"] == about["seed"].min())]
-    todo = {
-        tuple(row[key] for key in runs.KEYS): pool.submit(first_epochs, row, epochs)
-        for row in chosen.to_dict("records")
-    }
+    rows = chosen.to_dict("records")
+    todo = [pool.submit(again, row, epochs, [row["seed"]]) for row in rows]
     furthest = 0.0
-    for key, done in todo.items():
-        now = done.result()
-        was = (
-            history[(history[runs.KEYS] == list(key)).all(axis=1)].set_index("epoch").loc[now.index]
-        )
-        apart = (now[LOSSES] / was[LOSSES] - 1).abs()
-        apart = apart.join((now[["a", "b"]] != was[["a", "b"]]).astype(float))
-        epoch, column = apart.stack().idxmax()
+    for row, done in zip(rows, todo):
+        (trained,) = done.result()
+        was, now = published_history(history, trained), trained.history
+        apart = difference(was, now)
         if not apart.to_numpy().max() <= BAND:
+            epoch, column = apart.stack().idxmax()
+            names = " ".join(str(row[key]) for key in runs.KEYS)
             raise Differs(
-                f"{tables_of(study) / 'history.csv'}: {' '.join(map(str, key))}, epoch {epoch}, {column}:"
+                f"{tables_of(study) / 'history.csv'}: {names}, epoch {epoch}, {column}:"
                 f" {was.loc[epoch, column]:g} published, {now.loc[epoch, column]:g} trained"
             )
         furthest = max(furthest, apart.to_numpy().max())
-    return f"{len(todo)} networks, {epochs} epochs each; losses within {furthest:.0e} (band {BAND:.0e})"
+    return f"{len(rows)} networks, {epochs} epochs each; losses within {furthest:.0e} (band {BAND:.0e})"
 
 
-def first_epochs(row: dict, epochs: int) -> pd.DataFrame:
-    """The history of the first epochs of a published run, trained alone: goals depend on the length of a schedule through its
-    final phase only, so a shorter one without it begins the same."""
+def again(row: dict, epochs: int, seeds: list[int]) -> list:
+    """The first epochs of a published arm, a row of runs.csv, trained for some seeds together. Goals depend on the length of a
+    schedule through its final phase only, so a shorter one without it begins the same."""
     from modvar_lib import training as library
 
+    names = set(Settings.model_fields) - {"study", "device", "seeds", "epochs", "final_epochs"}
     epochs = min(epochs, row["epochs"] - row["final_epochs"])
-    names = set(Settings.model_fields) - {"study", "device", "seeds"}
-    schedule = {name: row[name] for name in names} | {"epochs": epochs, "final_epochs": 0}
-    settings = Settings(**schedule, seeds=row["seed"], device="cpu")
+    settings = Settings(
+        **{name: row[name] for name in names},
+        seeds=seeds,
+        epochs=epochs,
+        final_epochs=0,
+        device="cpu",
+    )
     with contextlib.redirect_stdout(io.StringIO()):
-        (trained,) = library.train(settings, data.digits(settings.dataset))
-    return trained.history.set_index("epoch")
+        return library.train(settings, data.digits(settings.dataset))
+
+
+def published_history(history: pd.DataFrame, trained) -> pd.DataFrame:
+    """The rows that the epochs of a network trained again should repeat."""
+    own = (history[runs.KEYS] == [trained.settings[key] for key in runs.KEYS]).all(axis=1)
+    return history[own].head(len(trained.history)).reset_index(drop=True)
+
+
+def difference(was: pd.DataFrame, now: pd.DataFrame) -> pd.DataFrame:
+    """By epoch: the relative difference of each loss, and 1 where a goal is another."""
+    losses, goals = (now[LOSSES] / was[LOSSES] - 1).abs(), ["a", "b"]
+    same = (now[goals] == was[goals]) | (now[goals].isna() & was[goals].isna())
+    return losses.fillna(np.inf).join((~same).astype(float))
 
 
 def holds(name: str, check: Callable[[], str]) -> bool:
