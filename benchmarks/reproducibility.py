@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from modvar_lib import data, progress, training, verify
-from modvar_lib.settings import Settings
+from modvar_lib import verify
 
 SEEDS = list(range(8))
 
@@ -23,35 +22,16 @@ def on(threads: int, groups: list[list[int]], row: dict, epochs: int) -> list:
     return [trained for seeds in groups for trained in verify.again(row, epochs, seeds)]
 
 
-def one_lot(row: dict, epochs: int) -> list:
-    """One lot, every operation on two threads, which the library never does by itself."""
-    torch.set_num_threads(2)
-    names = set(Settings.model_fields) - {"study", "device", "seeds", "epochs", "final_epochs"}
-    settings = Settings(
-        **{name: row[name] for name in names},
-        seeds=SEEDS,
-        epochs=epochs,
-        final_epochs=0,
-        device="cpu",
-    )
-    with progress.Shown(epochs, 1, "one lot") as shown:
-        found = training.train_lot(settings, settings.seeds, data.digits(), shown)
-    return [
-        training.Trained(settings.of_run(seed), history, weights, "cpu", 0, 8)
-        for seed, (history, weights) in zip(SEEDS, found)
-    ]
-
-
 WAYS = {
     "8 together, 1 thread, as published": lambda *a: on(1, [SEEDS], *a),
     "8 together, 2 threads: 2 lots of 4": lambda *a: on(2, [SEEDS], *a),
-    "8 together, 2 threads in every operation": one_lot,
     "alone, 1 thread": lambda *a: on(1, [[seed] for seed in SEEDS[:2]], *a),
 }
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--architectures", default="cnn,dose05,mlp,summed,towers")
     arguments.add_argument("--epochs", type=int, default=3)
     arguments.add_argument("--ways", type=int, default=len(WAYS), help="only the first so many")
     arguments.add_argument("--out", type=Path, help="a folder to add reproducibility.csv to")
@@ -60,6 +40,7 @@ def main() -> None:
         pd.read_csv(verify.tables_of("paper") / f"{n}.csv") for n in ("runs", "history")
     )
     arms = about[(about["seed"] == 0) & (about["variant"] == "default")]
+    arms = arms[arms["architecture"].isin(chosen.architectures.split(","))]
     arms = arms[arms["regime"].isin(["fixed", "varying"])].groupby("architecture").tail(1)
     for row in arms.to_dict("records"):
         for way, train in list(WAYS.items())[: chosen.ways]:
