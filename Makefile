@@ -1,5 +1,6 @@
 # make reproduce   the original experiment, in full          make test        every test
 # make smoke       the same graph at toy size                make benchmark   speed and memory
+# make verify      every published number and figure, from the committed tables; some networks trained again
 # make paper       the whole companion: hours; then make publish STUDY=paper: the published results
 # PROFILE=slurm    with reproduce, paper or smoke: on a cluster, as profiles/slurm/config.yaml says
 # Everything needs only a python3 (3.11 or newer, with venv) and installs into .venv by itself.
@@ -19,7 +20,7 @@ LOCAL := $(filter default,$(PROFILE))
 # the terminal to draw progress bars on, if there is one and jobs run on this machine
 export MODVAR_TTY := $(if $(LOCAL),$(shell test -t 2 && readlink /proc/self/fd/2))
 
-.PHONY: reproduce paper smoke test benchmark publish reference data lock setup
+.PHONY: reproduce paper smoke test verify benchmark publish reference data lock setup
 
 reproduce: setup
 	@echo "Study $(STUDY) from $(CONFIG): finished runs are kept, the rest is trained. Logs, tables and pages: $(RESULTS)/$(STUDY)/"
@@ -40,6 +41,9 @@ smoke:
 
 test: setup
 	@MODVAR_TTY= pytest
+
+verify: setup
+	@python -m modvar_lib.verify
 
 # skorch is one of the peers; the project itself does not need it
 benchmark: setup

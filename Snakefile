@@ -85,6 +85,9 @@ for experiment in experiments:
             shell:
                 "{params.command}"
 
+        # Snakemake keeps a function for each rule here, never reads it, and copies all of them three times for each job
+        globals().pop("__train_" + group.replace("-", "_"), None)
+
 
 rule metric:
     input:

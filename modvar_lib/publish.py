@@ -1,11 +1,13 @@
 """Copy a finished study to what is committed: python -m modvar_lib.publish STUDY (or make publish STUDY=...).
 
-Tables and executed notebooks go to results/published/<study>/, figures to figures/<study>/; what was there before is replaced.
-Runs stay where they are.
+Tables and executed notebooks go to results/published/<study>/, figures to figures/<study>/, each with the checksums of its files
+in SHA256SUMS; what was there before is replaced. Runs stay where they are.
 """
 
+import hashlib
 import shutil
 import sys
+from pathlib import Path
 
 import nbformat
 
@@ -22,6 +24,7 @@ NEEDED = (
     "figures",
     "notebooks",
 )
+SUMS = "SHA256SUMS"  # as sha256sum writes and checks it
 
 
 def publish(study: str) -> None:
@@ -51,9 +54,31 @@ def publish(study: str) -> None:
     for name, cleaned in notebooks.items():
         nbformat.write(cleaned, tables / "notebooks" / name)
     shutil.copytree(source / "figures", figures)
+    for folder in (tables, figures):
+        write_sums(folder)
     print(
         f"published {study}: {tables.relative_to(data.ROOT)}/ and {figures.relative_to(data.ROOT)}/; look at them, then commit"
     )
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file under a folder, but for SHA256SUMS."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
+
+
+def write_sums(folder: Path) -> None:
+    lines = (f"{digest}  {name}\n" for name, digest in checksums(folder).items())
+    (folder / SUMS).write_text("".join(lines))
+
+
+def read_sums(path: Path) -> dict[str, str]:
+    """{file: SHA-256} of a SHA256SUMS."""
+    pairs = (line.split(maxsplit=1) for line in path.read_text().splitlines())
+    return {name: digest for digest, name in pairs}
 
 
 if __name__ == "__main__":

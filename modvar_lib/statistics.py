@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import optimize, stats
 
 CONFIDENCE = 0.95
 RESAMPLES = 9999
@@ -101,14 +101,12 @@ def on_scale(
     where a group has fewer than 2 networks, or the two ends are the same.
     dose: where the monotone (isotonic) fit of the arms' means over `doses` has the mean of `values`, within the doses.
     """
-    from sklearn.isotonic import IsotonicRegression
 
     def place(values, low, *arms):
         means = np.array([arm.mean() for arm in arms])
-        fitted = IsotonicRegression(increasing=bool(means[-1] > means[0])).fit_transform(
-            doses, means
-        )
-        order = slice(None) if means[-1] > means[0] else slice(None, None, -1)  # rising
+        rises = bool(means[-1] > means[0])
+        fitted = optimize.isotonic_regression(means, increasing=rises).x
+        order = slice(None) if rises else slice(None, None, -1)  # rising
         dose = np.interp(values.mean(), fitted[order], np.array(doses)[order])
         return (values.mean() - low.mean()) / (means[0] - low.mean()), dose
 

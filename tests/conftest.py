@@ -6,7 +6,7 @@ import tempfile
 
 import pytest
 
-from modvar_lib import data, models
+from modvar_lib import data, models, verify
 from modvar_lib.settings import Settings
 
 TOY = {
@@ -40,6 +40,16 @@ def pytest_unconfigure(config):
 @pytest.fixture(scope="session")
 def splits():
     return data.digits("MNIST")
+
+
+@pytest.fixture(scope="session")
+def derived(tmp_path_factory):
+    """What the analyses make of the measured tables of every published study: a folder a study. They are executed once."""
+    folder = tmp_path_factory.mktemp("derived")
+    with verify.workers() as pool:
+        for study in verify.studies():
+            verify.derive(study, folder, pool)
+    return folder
 
 
 @pytest.fixture

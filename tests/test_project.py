@@ -1,6 +1,5 @@
 import hashlib
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -12,14 +11,12 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from modvar_lib import data, runs
+from modvar_lib import data, runs, verify
 from modvar_lib.settings import Settings, experiments_of
 
 PROJECT = tomllib.loads((data.ROOT / "pyproject.toml").read_text())["project"]
 PINS = [Requirement(line) for line in (data.ROOT / "requirements.lock").read_text().splitlines()]
-PUBLISHED = sorted(
-    path.parent.name for path in (data.ROOT / "results" / "published").glob("*/headline.md")
-)
+PUBLISHED = verify.studies()
 
 
 def tracked() -> list[str]:
@@ -115,38 +112,15 @@ def test_something_is_published():
     assert PUBLISHED
 
 
-MEASURED = {"measures.csv", "copies.csv", "costly.csv", "history.csv", "runs.csv"}
-
-
 @pytest.mark.parametrize("study", PUBLISHED)
-def test_published_tables_regenerate_and_are_what_the_readme_shows(study, results):
+def test_published_tables_regenerate_and_are_what_the_readme_shows(study, derived):
     """Every analysis notebook that was published, over the committed tables alone."""
-    committed = data.ROOT / "results" / "published" / study
-    copy = results / "published" / study
-    copy.mkdir(parents=True)
-    for name in MEASURED:
-        shutil.copy(committed / name, copy / name)
-    analyses = sorted((committed / "notebooks").glob("0[4-8]_*.ipynb"))
-    assert analyses
-    for path in analyses:
-        papermill.execute_notebook(
-            data.ROOT / "notebooks" / path.name,
-            copy / "out.ipynb",
-            {"study": f"published/{study}"},
-            progress_bar=False,
-        )
-    derived = {path.name for path in committed.glob("*.csv")} - MEASURED
-    assert derived == {path.name for path in copy.glob("*.csv")} - MEASURED and len(derived) >= 4
-    for name in derived:
-        pd.testing.assert_frame_equal(
-            pd.read_csv(committed / name), pd.read_csv(copy / name), rtol=1e-9
-        )
-    headline = (committed / "headline.md").read_text()
-    assert (copy / "headline.md").read_text() == headline
+    for check in (verify.tables, verify.figures, verify.texts):
+        check(study, derived)
+    assert len(list((derived / study).glob("*.csv"))) >= len(verify.MEASURED) + 4
+    assert all(path.stat().st_size > 5000 for path in (derived / study).glob("figures/*.svg"))
+    headline = (verify.tables_of(study) / "headline.md").read_text()
     assert headline.strip() in (data.ROOT / "README.md").read_text()
-    drawn = {path.name for path in (copy / "figures").iterdir()}
-    assert drawn == {path.name for path in (data.ROOT / "figures" / study).iterdir()}
-    assert all(path.stat().st_size > 5000 for path in (copy / "figures").glob("*.svg"))
 
 
 def test_the_readmes_claims_are_in_the_tables_they_name():
