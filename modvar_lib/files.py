@@ -56,18 +56,28 @@ def write_table(table: pd.DataFrame, path: Path, index: bool = False, **options)
         if sums.pop(
             path.name, None
         ):  # a kill between the two leaves a whole table without a checksum
-            _write_checksums(path.parent, sums)
+            write_checksums(path.parent, sums)
         write(path, content)
-        _write_checksums(path.parent, sums | {path.name: digest(content)})
+        write_checksums(path.parent, sums | {path.name: digest(content)})
 
 
-def _write_checksums(folder: Path, sums: dict[str, str]) -> None:
+def digests(folder: Path) -> dict[str, str]:
+    """{name: SHA-256} of every file under a folder, but for hidden ones, SHA256SUMS, and figures/, which git ignores there."""
+    names = {
+        path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()
+    }
+    usual = {n: p for n, p in names.items() if not n.startswith((".", "figures/")) and n != SUMS}
+    return {name: digest(path.read_bytes()) for name, path in usual.items()}
+
+
+def write_checksums(folder: Path, sums: dict[str, str]) -> None:
+    """Write SHA256SUMS into a folder."""
     lines = [f"{sums[name]}  {name}\n" for name in sorted(sums)]
     write(folder / SUMS, "".join(lines).encode())
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """{name: SHA-256} of a folder's tables, as they were written; empty where nothing was."""
+    """{name: SHA-256} of what was written into a folder, as its SHA256SUMS says; empty without one."""
     path = folder / SUMS
     lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
     return {line[66:]: line[:64] for line in lines}

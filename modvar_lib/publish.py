@@ -4,10 +4,8 @@ Tables and executed notebooks go to results/published/<study>/, figures to figur
 in SHA256SUMS; what was there before is replaced. Runs stay where they are.
 """
 
-import hashlib
 import shutil
 import sys
-from pathlib import Path
 
 import nbformat
 
@@ -24,7 +22,6 @@ NEEDED = (
     "figures",
     "notebooks",
 )
-SUMS = "SHA256SUMS"  # as sha256sum writes and checks it
 
 
 def publish(study: str) -> None:
@@ -46,39 +43,22 @@ def publish(study: str) -> None:
         path.name: notebook.clean(path) for path in sorted((source / "notebooks").glob("*.ipynb"))
     }
     tables, figures = data.ROOT / "results" / "published" / study, data.ROOT / "figures" / study
-    for folder in (tables, figures):
+    new_tables, new_figures = (to.with_name(f".{to.name}-new") for to in (tables, figures))
+    for folder in (new_tables, new_figures):
         shutil.rmtree(folder, ignore_errors=True)
-    (tables / "notebooks").mkdir(parents=True)
+    (new_tables / "notebooks").mkdir(parents=True)
     for path in [*source.glob("*.csv"), source / "headline.md"]:
-        shutil.copyfile(path, tables / path.name)
+        shutil.copyfile(path, new_tables / path.name)
     for name, cleaned in notebooks.items():
-        nbformat.write(cleaned, tables / "notebooks" / name)
-    shutil.copytree(source / "figures", figures)
-    for folder in (tables, figures):
-        write_sums(folder)
+        nbformat.write(cleaned, new_tables / "notebooks" / name)
+    shutil.copytree(source / "figures", new_figures)
+    for new, old in ((new_tables, tables), (new_figures, figures)):
+        files.write_checksums(new, files.digests(new))
+        shutil.rmtree(old, ignore_errors=True)
+        new.rename(old)
     print(
         f"published {study}: {tables.relative_to(data.ROOT)}/ and {figures.relative_to(data.ROOT)}/; look at them, then commit"
     )
-
-
-def checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file under a folder, but for SHA256SUMS."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in files
-    }
-
-
-def write_sums(folder: Path) -> None:
-    lines = (f"{digest}  {name}\n" for name, digest in checksums(folder).items())
-    (folder / SUMS).write_text("".join(lines))
-
-
-def read_sums(path: Path) -> dict[str, str]:
-    """{file: SHA-256} of a SHA256SUMS."""
-    pairs = (line.split(maxsplit=1) for line in path.read_text().splitlines())
-    return {name: digest for digest, name in pairs}
 
 
 if __name__ == "__main__":

@@ -32,8 +32,9 @@ import nbformat
 import numpy as np
 import pandas as pd
 
-from modvar_lib import data, publish, runs
+from modvar_lib import data, runs
 from modvar_lib.errors import InputError
+from modvar_lib.files import SUMS, checksums, digests
 from modvar_lib.settings import Settings
 
 MEASURED = ("measures.csv", "copies.csv", "costly.csv", "history.csv", "runs.csv")  # need networks
@@ -64,12 +65,12 @@ def digits(study: str) -> str:
     names = pd.read_csv(tables_of(study) / "runs.csv")["dataset"].unique()
     files = 0
     for name in names:
-        made, kept = data.checksums(name), data.data_folder() / name / "raw" / publish.SUMS
+        made, kept = data.checksums(name), data.data_folder() / name / "raw" / SUMS
         files += len(made)
-        said = publish.read_sums(kept) if kept.is_file() else made
+        said = checksums(kept.parent) if kept.is_file() else made
         for file in sorted(made.keys() | said.keys()):
             if made.get(file) != said.get(file):
-                raise Differs(f"{kept.parent / file} is not what {publish.SUMS} beside it says")
+                raise Differs(f"{kept.parent / file} is not what {SUMS} beside it says")
     return f"{files} files of {', '.join(names)}"
 
 
@@ -77,13 +78,13 @@ def files(study: str) -> str:
     """What is published against the checksums written with it; none missing, none besides."""
     count = 0
     for folder in (tables_of(study), figures_of(study)):
-        if not (folder / publish.SUMS).is_file():
-            raise Differs(f"{folder / publish.SUMS} is missing")
-        said, made = publish.read_sums(folder / publish.SUMS), publish.checksums(folder)
+        if not (folder / SUMS).is_file():
+            raise Differs(f"{folder / SUMS} is missing")
+        said, made = checksums(folder), digests(folder)
         for name in sorted(said.keys() | made.keys()):
             if said.get(name) != made.get(name):
                 why = "missing" if name not in made else "changed" if name in said else "not in it"
-                raise Differs(f"{folder / name} is {why}, by {publish.SUMS} beside it")
+                raise Differs(f"{folder / name} is {why}, by {SUMS} beside it")
         count += len(said)
     return f"{count} files by their SHA-256"
 
