@@ -10,6 +10,7 @@ import json
 import os
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -84,6 +85,8 @@ class Checkpoints:
         """Forget all of these seeds, what a kill left of a write included: their runs are complete."""
         for path in self._own():
             path.unlink()
+        with suppress(OSError):  # another group's are there, or none were
+            self.folder.rmdir()
 
     def _own(self) -> list[Path]:
         """The files of these seeds, not those of another group."""

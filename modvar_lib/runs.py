@@ -268,19 +268,19 @@ def mixed(about: pd.DataFrame) -> list[str]:
 def complete(settings: Settings) -> list[Run]:
     """The runs of all seeds: those that are missing are trained and saved first. A training that was killed goes on from its
     checkpoints; while another process trains one of the seeds, this one waits, and then finds it done."""
-    folder = study_folder(settings.study)
     arm, _ = _names(settings.of_run(0))
-    if missing(settings):
+    folder = study_folder(settings.study) / "checkpoints" / arm
+    if missing(settings) or folder.exists():
         network_of(settings.of_run(settings.seeds[0]))
         splits = data.digits(settings.dataset)
         waiting = (
             f"{settings.study} {arm}: another process trains some of these seeds; waiting for it"
         )
-        with files.locked(folder / "checkpoints" / f"{arm}.lock", settings.seeds, waiting):
+        with files.locked(folder.with_name(f"{arm}.lock"), settings.seeds, waiting):
             for stale in _stale(settings):
                 shutil.rmtree(stale)
             todo = missing(settings)
-            checkpoints = Checkpoints(folder / "checkpoints" / arm, settings, code(settings))
+            checkpoints = Checkpoints(folder, settings, code(settings))
             if todo:
                 own = settings.model_copy(update={"seeds": todo})
                 for trained in training.train(own, splits, checkpoints):

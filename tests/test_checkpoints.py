@@ -96,6 +96,17 @@ def test_a_stop_between_two_saves_trains_nothing_again(toy, monkeypatch):
     assert all(map(same, runs.complete(settings), whole))
 
 
+def test_a_stop_after_the_last_save_leaves_nothing_the_next_time(toy, monkeypatch):
+    settings = toy(seeds="0-1")
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Checkpoints, "clear", lambda self: _raise(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            runs.complete(settings)
+    assert kept("toy") and runs.missing(settings) == ()
+    runs.complete(settings)
+    assert kept("toy") == []
+
+
 @pytest.mark.parametrize("what", ["cut", "flipped", "settings", "code"])
 def test_a_checkpoint_that_does_not_fit_is_not_used(toy, monkeypatch, capsys, what):
     settings = toy(seeds="0-1", regime="varying")
