@@ -1,9 +1,7 @@
 """A training that is stopped goes on, and ends in the same bits."""
 
-import os
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -181,36 +179,48 @@ def test_a_control_groups_limit_counts(tmp_path):
     assert training.free_memory("cpu", tmp_path) > 2e9
 
 
-TWO = """
+ONE = """
 import sys
-from modvar_lib import runs
+from modvar_lib import runs, training
 from modvar_lib.settings import Settings
-runs.complete(Settings(study="two", seeds=sys.argv[1], epochs=6, final_epochs=1, pairs_per_epoch=20000, device="cpu"))
+
+train = training.train
+
+def when_told(*arguments):
+    print("in", flush=True)
+    sys.stdin.readline()
+    return train(*arguments)
+
+if sys.argv[2:]:
+    training.train = when_told
+runs.complete(Settings(study="two", seeds=sys.argv[1], epochs=2, final_epochs=1, pairs_per_epoch=512, device="cpu"))
 """
+
+
+def process(*arguments):
+    """Another process that completes seeds; with a second argument, not before it is told on its stdin."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-u", "-c", ONE, *arguments], **pipes)
 
 
 def test_two_at_once_train_a_network_once(results):
     """The second waits for the seeds that both want, then finds them done; what it alone wants it trains."""
-    first = subprocess.Popen([sys.executable, "-c", TWO, "0-1"])
-    while not (results / "two" / "checkpoints").exists():
-        time.sleep(0.05)
-    done = subprocess.run([sys.executable, "-c", TWO, "0-2"], capture_output=True, text=True)
-    assert done.returncode == first.wait() == 0, done.stderr
-    assert "another process trains some of these seeds; waiting for it" in done.stdout
-    assert "1 seed: epoch 6/6" in done.stdout and "3 seeds" not in done.stdout
-    assert len(runs.paths("two")) == 3
+    first = process("0-1", "when told")
+    assert first.stdout.readline() == "in\n"
+    second = process("0-2")
+    assert "another process trains some of these seeds; waiting for it" in second.stdout.readline()
+    assert len(first.communicate("go\n")[0].splitlines()) >= 1
+    said, _ = second.communicate()
+    assert first.returncode == second.returncode == 0 and len(runs.paths("two")) == 3
+    assert "1 seed: epoch 2/2" in said and "3 seeds" not in said
 
 
 def test_a_waiting_process_takes_over_when_the_other_is_killed(results):
-    first = subprocess.Popen([sys.executable, "-c", TWO.replace("20000", "2000000"), "0"])
-    while not (results / "two" / "checkpoints").exists():
-        time.sleep(0.05)
-    second = subprocess.Popen(
-        [sys.executable, "-c", TWO, "0"],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
+    first = process("0", "when told")
+    assert first.stdout.readline() == "in\n"
+    second = process("0")
     assert "waiting for it" in second.stdout.readline()
     first.kill()
-    assert second.wait(120) == 0 and len(runs.paths("two")) == 1
+    first.communicate()
+    second.communicate()
+    assert second.returncode == 0 and len(runs.paths("two")) == 1
