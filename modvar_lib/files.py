@@ -13,7 +13,7 @@ import pandas as pd
 
 from modvar_lib.errors import InputError
 
-SUMS = "SHA256SUMS"  # of the tables beside it, as `sha256sum -c` reads it
+SUMS = "SHA256SUMS"  # of the files beside it, as `sha256sum -c` reads it
 
 
 def digest(content: bytes) -> str:
@@ -56,18 +56,19 @@ def write_table(table: pd.DataFrame, path: Path, index: bool = False, **options)
         if sums.pop(
             path.name, None
         ):  # a kill between the two leaves a whole table without a checksum
-            _write_checksums(path.parent, sums)
+            write_checksums(path.parent, sums)
         write(path, content)
-        _write_checksums(path.parent, sums | {path.name: digest(content)})
+        write_checksums(path.parent, sums | {path.name: digest(content)})
 
 
-def _write_checksums(folder: Path, sums: dict[str, str]) -> None:
+def write_checksums(folder: Path, sums: dict[str, str]) -> None:
+    """What `checksums` reads back."""
     lines = [f"{sums[name]}  {name}\n" for name in sorted(sums)]
     write(folder / SUMS, "".join(lines).encode())
 
 
 def checksums(folder: Path) -> dict[str, str]:
-    """{name: SHA-256} of a folder's tables, as they were written; empty where nothing was."""
+    """{name: SHA-256} of a folder's files, as they were written; empty where nothing was."""
     path = folder / SUMS
     lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
     return {line[66:]: line[:64] for line in lines}

@@ -4,7 +4,6 @@ Tables and executed notebooks go to results/published/<study>/, figures to figur
 in SHA256SUMS; what was there before is replaced. Runs stay where they are.
 """
 
-import hashlib
 import shutil
 import sys
 from pathlib import Path
@@ -24,7 +23,6 @@ NEEDED = (
     "figures",
     "notebooks",
 )
-SUMS = "SHA256SUMS"  # as sha256sum writes and checks it
 
 
 def publish(study: str) -> None:
@@ -55,30 +53,19 @@ def publish(study: str) -> None:
         nbformat.write(cleaned, tables / "notebooks" / name)
     shutil.copytree(source / "figures", figures)
     for folder in (tables, figures):
-        write_sums(folder)
+        files.write_checksums(folder, digests(folder))
     print(
         f"published {study}: {tables.relative_to(data.ROOT)}/ and {figures.relative_to(data.ROOT)}/; look at them, then commit"
     )
 
 
-def checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file under a folder, but for SHA256SUMS."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
+def digests(folder: Path) -> dict[str, str]:
+    """{file: SHA-256} of every file under a folder, as it is now, but for SHA256SUMS and hidden ones."""
+    found = [path for path in folder.rglob("[!.]*") if path.is_file() and path.name != files.SUMS]
     return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in files
+        path.relative_to(folder).as_posix(): files.digest(path.read_bytes())
+        for path in sorted(found)
     }
-
-
-def write_sums(folder: Path) -> None:
-    lines = (f"{digest}  {name}\n" for name, digest in checksums(folder).items())
-    (folder / SUMS).write_text("".join(lines))
-
-
-def read_sums(path: Path) -> dict[str, str]:
-    """{file: SHA-256} of a SHA256SUMS."""
-    pairs = (line.split(maxsplit=1) for line in path.read_text().splitlines())
-    return {name: digest for digest, name in pairs}
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 
-from modvar_lib import data, publish, runs
+from modvar_lib import data, files, publish, runs
 from modvar_lib.errors import InputError
 from modvar_lib.settings import Settings
 
@@ -62,30 +62,32 @@ def figures_of(study: str) -> Path:
 def digits(study: str) -> str:
     """Every data set of the study against its SHA256SUMS, where it has one, and torchvision's MD5."""
     names = pd.read_csv(tables_of(study) / "runs.csv")["dataset"].unique()
-    files = 0
+    count = 0
     for name in names:
-        made, kept = data.checksums(name), data.data_folder() / name / "raw" / publish.SUMS
-        files += len(made)
-        said = publish.read_sums(kept) if kept.is_file() else made
-        for file in sorted(made.keys() | said.keys()):
-            if made.get(file) != said.get(file):
-                raise Differs(f"{kept.parent / file} is not what {publish.SUMS} beside it says")
-    return f"{files} files of {', '.join(names)}"
+        raw, made = data.data_folder() / name / "raw", data.checksums(name)
+        same_files(raw, files.checksums(raw) or made, made)
+        count += len(made)
+    return f"{count} files of {', '.join(names)}"
 
 
-def files(study: str) -> str:
+def published(study: str) -> str:
     """What is published against the checksums written with it; none missing, none besides."""
     count = 0
     for folder in (tables_of(study), figures_of(study)):
-        if not (folder / publish.SUMS).is_file():
-            raise Differs(f"{folder / publish.SUMS} is missing")
-        said, made = publish.read_sums(folder / publish.SUMS), publish.checksums(folder)
-        for name in sorted(said.keys() | made.keys()):
-            if said.get(name) != made.get(name):
-                why = "missing" if name not in made else "changed" if name in said else "not in it"
-                raise Differs(f"{folder / name} is {why}, by {publish.SUMS} beside it")
+        said = files.checksums(folder)
+        if not said:
+            raise Differs(f"{folder / files.SUMS} is missing")
+        same_files(folder, said, publish.digests(folder))
         count += len(said)
     return f"{count} files by their SHA-256"
+
+
+def same_files(folder: Path, said: dict[str, str], made: dict[str, str]) -> None:
+    """Differs, naming the first file that is not as its checksum says."""
+    for name in sorted(said.keys() | made.keys()):
+        if said.get(name) != made.get(name):
+            why = "missing" if name not in made else "changed" if name in said else "not in it"
+            raise Differs(f"{folder / name} is {why}, by {files.SUMS} beside it")
 
 
 def derive(study: str, results: Path, pool: ProcessPoolExecutor) -> str:
@@ -266,7 +268,7 @@ def holds(name: str, check: Callable[[], str]) -> bool:
 def checks(study: str, epochs: int, results: Path, pool) -> Iterator[tuple[str, Callable[[], str]]]:
     """(name, check) in order; `results` is an empty folder to derive into."""
     yield "data", lambda: digits(study)
-    yield "files", lambda: files(study)
+    yield "files", lambda: published(study)
     yield "notebooks", lambda: derive(study, results, pool)
     for check in (tables, figures, texts):
         yield check.__name__, lambda check=check: check(study, results)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread, imsave
 
-from modvar_lib import data, publish, verify
+from modvar_lib import data, files, publish, verify
 
 STUDY = "paper"
 
@@ -65,7 +65,7 @@ def test_a_number_and_an_epoch_changed_are_named(verified, copy):
     row = history[is_it & (history["seed"] == "0") & (history["epoch"] == "0")].index[0]
     history.loc[row, "test_mse"] = str(1.001 * float(history.loc[row, "test_mse"]))
     history.to_csv(folder / "history.csv", index=False)
-    publish.write_sums(folder)
+    files.write_checksums(folder, publish.digests(folder))
     status, lines = verified()
     said = [line for line in lines if line.startswith("DIFFERS")]
     assert status == 1 and len(said) == 2
@@ -74,20 +74,20 @@ def test_a_number_and_an_epoch_changed_are_named(verified, copy):
 
 
 def spoil_a_byte():
-    path = verify.figures_of(STUDY) / publish.SUMS
+    path = verify.figures_of(STUDY) / files.SUMS
     first, rest = path.read_text()[0], path.read_text()[1:]
     path.write_text(("0" if first != "0" else "1") + rest)
-    return "figures/paper/approximation.png is changed", verify.files, ()
+    return "figures/paper/approximation.png is changed", verify.published, ()
 
 
 def spoil_a_missing_file():
     (verify.tables_of(STUDY) / "dose.csv").unlink()
-    return "paper/dose.csv is missing", verify.files, ()
+    return "paper/dose.csv is missing", verify.published, ()
 
 
 def spoil_a_file_besides():
     (verify.tables_of(STUDY) / "more.csv").touch()
-    return "paper/more.csv is not in it", verify.files, ()
+    return "paper/more.csv is not in it", verify.published, ()
 
 
 def spoil_pixels():
@@ -143,9 +143,11 @@ def test_other_digits_are_named(copy, tmp_path, monkeypatch):
     shutil.copytree(data.data_folder() / "MNIST" / "raw", raw)
     monkeypatch.setenv("MODVAR_DATA", str(tmp_path / "data"))
     assert verify.digits(STUDY) == "4 files of MNIST"
-    sums = raw / publish.SUMS
+    sums = raw / files.SUMS
     sums.write_text(sums.read_text().replace("8d422c", "8d422d"))
-    with pytest.raises(verify.Differs, match=r"t10k-images-idx3-ubyte.gz is not what SHA256SUMS"):
+    with pytest.raises(
+        verify.Differs, match=r"t10k-images-idx3-ubyte.gz is changed, by SHA256SUMS"
+    ):
         verify.digits(STUDY)
 
 
