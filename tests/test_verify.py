@@ -138,6 +138,18 @@ def test_what_is_changed_is_named(spoil, copy, derived, capsys):
     assert line.startswith("DIFFERS it") and message in line
 
 
+def test_rounding_of_another_processor_is_said_and_more_is_not_let_pass(copy, derived):
+    path = verify.tables_of(STUDY) / "difference.csv"
+    table = pd.read_csv(path, float_precision="round_trip")
+    for factor, fine in ((1 + 4e-16, True), (1 + 1e-11, False)):
+        table.assign(low=factor * table["low"]).to_csv(path, index=False)
+        if fine:
+            assert verify.tables(STUDY, derived).endswith("but for rounding in difference.csv")
+        else:
+            with pytest.raises(verify.Differs, match=r"difference\.csv: row 1, low"):
+                verify.tables(STUDY, derived)
+
+
 def test_other_digits_are_named(copy, tmp_path, monkeypatch):
     raw = tmp_path / "data" / "MNIST" / "raw"
     shutil.copytree(data.data_folder() / "MNIST" / "raw", raw)
