@@ -232,7 +232,7 @@ def main() -> None:
                 f"{what} = {start:.3g} + {slope:.3g} a job, from {sizes[0]:,} to {sizes[-2]:,} jobs;"
                 f" at {sizes[-1]:,}: {start + slope * sizes[-1]:.3g} predicted, {last[what]:.3g} measured"
             )
-        shown(execution([100, 400, 1600], folder))
+        shown(execution([100, 800], folder))
         shown(tables([100, 400], 35, folder))
     if chosen.study:
         shown(on_disk(chosen.study))
