@@ -227,13 +227,11 @@ def paths(study: str) -> list[Path]:
 
 def tables(study: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """All runs of a study as two tidy tables: a row a run (settings and provenance), and a row an epoch of a run (history)."""
-    found = [load(path) for path in paths(study)]
-    flat = [
-        pd.json_normalize(run.provenance | {"data": _short(run.provenance.get("data"))})
-        for run in found
-    ]
-    about = [pd.DataFrame([run.settings]).join(table) for run, table in zip(found, flat)]
-    histories = [run.history.assign(**run.key)[[*KEYS, *run.history.columns]] for run in found]
+    about, histories = [], []
+    for run in map(load, paths(study)):  # one after the other: their weights are not kept
+        origin = run.provenance | {"data": _short(run.provenance.get("data"))}
+        about.append(pd.DataFrame([run.settings]).join(pd.json_normalize(origin)))
+        histories.append(run.history.assign(**run.key)[[*KEYS, *run.history.columns]])
     return pd.concat(about, ignore_index=True), pd.concat(histories, ignore_index=True)
 
 

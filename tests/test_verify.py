@@ -11,8 +11,7 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread, imsave
 
-from modvar_lib import data, verify
-from modvar_lib.files import SUMS, digests, write_checksums
+from modvar_lib import data, files, verify
 
 STUDY = "paper"
 
@@ -66,7 +65,7 @@ def test_a_number_and_an_epoch_changed_are_named(verified, copy):
     row = history[is_it & (history["seed"] == "0") & (history["epoch"] == "0")].index[0]
     history.loc[row, "test_mse"] = str(1.001 * float(history.loc[row, "test_mse"]))
     history.to_csv(folder / "history.csv", index=False)
-    write_checksums(folder, digests(folder))
+    files.write_checksums(folder, files.digests(folder))
     status, lines = verified()
     said = [line for line in lines if line.startswith("DIFFERS")]
     assert status == 1 and len(said) == 2
@@ -75,20 +74,20 @@ def test_a_number_and_an_epoch_changed_are_named(verified, copy):
 
 
 def spoil_a_byte():
-    path = verify.figures_of(STUDY) / SUMS
+    path = verify.figures_of(STUDY) / files.SUMS
     first, rest = path.read_text()[0], path.read_text()[1:]
     path.write_text(("0" if first != "0" else "1") + rest)
-    return "figures/paper/approximation.png is changed", verify.files, ()
+    return "figures/paper/approximation.png is changed", verify.published, ()
 
 
 def spoil_a_missing_file():
     (verify.tables_of(STUDY) / "dose.csv").unlink()
-    return "paper/dose.csv is missing", verify.files, ()
+    return "paper/dose.csv is missing", verify.published, ()
 
 
 def spoil_a_file_besides():
     (verify.tables_of(STUDY) / "more.csv").touch()
-    return "paper/more.csv is not in it", verify.files, ()
+    return "paper/more.csv is not in it", verify.published, ()
 
 
 def spoil_pixels():
@@ -139,14 +138,28 @@ def test_what_is_changed_is_named(spoil, copy, derived, capsys):
     assert line.startswith("DIFFERS it") and message in line
 
 
+def test_rounding_of_another_processor_is_said_and_more_is_not_let_pass(copy, derived):
+    path = verify.tables_of(STUDY) / "difference.csv"
+    table = pd.read_csv(path, float_precision="round_trip")
+    for factor, fine in ((1 + 4e-16, True), (1 + 1e-11, False)):
+        table.assign(low=factor * table["low"]).to_csv(path, index=False)
+        if fine:
+            assert verify.tables(STUDY, derived).endswith("but for rounding in difference.csv")
+        else:
+            with pytest.raises(verify.Differs, match=r"difference\.csv: row 1, low"):
+                verify.tables(STUDY, derived)
+
+
 def test_other_digits_are_named(copy, tmp_path, monkeypatch):
     raw = tmp_path / "data" / "MNIST" / "raw"
     shutil.copytree(data.data_folder() / "MNIST" / "raw", raw)
     monkeypatch.setenv("MODVAR_DATA", str(tmp_path / "data"))
     assert verify.digits(STUDY) == "4 files of MNIST"
-    sums = raw / SUMS
+    sums = raw / files.SUMS
     sums.write_text(sums.read_text().replace("8d422c", "8d422d"))
-    with pytest.raises(verify.Differs, match=r"t10k-images-idx3-ubyte.gz is not what SHA256SUMS"):
+    with pytest.raises(
+        verify.Differs, match=r"t10k-images-idx3-ubyte.gz is changed, by SHA256SUMS"
+    ):
         verify.digits(STUDY)
 
 
