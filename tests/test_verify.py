@@ -49,7 +49,7 @@ def verified(copy, derived, monkeypatch, capsys):
 
 def test_what_is_published_holds(verified):
     status, lines = verified()
-    assert status == 0 and lines[-1].startswith("everything holds")
+    assert status == 0 and lines[-1].startswith("everything holds"), lines
     names = ["data", "files", "notebooks", "tables", "figures", "texts", "training"]
     assert [line.split()[:2] for line in lines[1:-1]] == [["same", name] for name in names]
 
