@@ -186,17 +186,18 @@ def texts(study: str, results: Path) -> str:
 
 
 def shown(executed: Path) -> list[list[str]]:
-    """The texts under each code cell of a notebook."""
+    """The texts under each code cell of a notebook: all that is printed, in one piece (a kernel may send it in several), and what
+    is displayed."""
     cells = [c for c in nbformat.read(executed, as_version=4).cells if c.cell_type == "code"]
-    return [
-        [
-            str(output.get("text") or output.data.get("text/markdown") or output.data["text/plain"])
-            for output in cell.outputs
-        ]
-        for cell in cells
-        if "notebook.versions()" not in cell.source
-        and cell.metadata.tags != ["injected-parameters"]
-    ]
+    found = []
+    for cell in cells:
+        if "notebook.versions()" in cell.source or cell.metadata.tags == ["injected-parameters"]:
+            continue
+        printed = "".join(o.text for o in cell.outputs if o.output_type == "stream")
+        displayed = [o.data for o in cell.outputs if o.output_type != "stream"]
+        texts = [str(data.get("text/markdown") or data["text/plain"]) for data in displayed]
+        found.append([printed] * bool(printed) + texts)
+    return found
 
 
 def same_names(ours: Path, theirs: Path, *patterns: str) -> list[str]:

@@ -178,3 +178,13 @@ def test_a_shorter_schedule_begins_the_same():
                 goal = goals.REGIMES[regime]
                 assert np.array_equal(goal(epoch, seed, long), goal(epoch, seed, short))
             assert goals.restart(epoch, regime, long) == goals.restart(epoch, regime, short)
+
+
+def test_what_is_printed_in_two_pieces_is_the_same(tmp_path):
+    """A kernel sends what it prints when 0.2 s have passed: where one piece ends depends on how busy the machine is."""
+    pieces = [["a\nb\n"], ["a\n", "b\n"]]
+    for name, texts in zip("12", pieces):
+        outputs = [nbformat.v4.new_output("stream", name="stdout", text=text) for text in texts]
+        cell = nbformat.v4.new_code_cell("f()", outputs=outputs, metadata={"tags": []})
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / f"{name}.ipynb")
+    assert verify.shown(tmp_path / "1.ipynb") == verify.shown(tmp_path / "2.ipynb") == [["a\nb\n"]]
