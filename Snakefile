@@ -1,11 +1,14 @@
-"""The experiment as a graph of papermill runs: data; train (groups of seeds); metric; analysis.
+"""The experiment as a graph of papermill runs: data; train (groups of seeds); metric; analysis; report.
 
-A config file says which (config/original.yaml unless --configfile names another). Runs, tables, executed notebooks and pages
-go to results/<study>/. A run that is complete is never trained again, whatever the graph thinks.
+A config file says which (config/original.yaml unless --configfile names another). Runs, tables, executed notebooks and
+their report go to results/<study>/. A run that is complete is never trained again, whatever the graph thinks.
 """
 
 import os
 
+from snakemake.persistence import FileBackupMixin
+
+from modvar_lib import notebook
 from modvar_lib.errors import InputError
 from modvar_lib.runs import run_folder, study_folder
 from modvar_lib.settings import analyses_of, experiments_of
@@ -16,11 +19,18 @@ if not config:
 
 
 try:
+    notebook.own()
     size, experiments = experiments_of(config)
     ANALYSES = analyses_of(config)
 except InputError as error:
     raise WorkflowError(str(error))
 
+
+
+# A run is whole or absent by itself. Snakemake copies those that a job may update, cannot start again where a kill left half a
+# copy, and after a failure puts copies in the place of runs: here it does not.
+FileBackupMixin.backup_output = FileBackupMixin.cleanup_backup = lambda self, path: None
+FileBackupMixin.restore_output = lambda self, path: True
 
 
 def folders(experiment, seeds):
@@ -35,26 +45,25 @@ PASSED_ON = [name for name in type(base).model_fields if name not in ("seeds", "
 
 
 def execute(notebook, log, parameters):
-    """A shell command: run a notebook, with a bar on the terminal that started all this or lines in its log, then make its page."""
+    """A shell command: run a notebook, with a bar on the terminal that started all this or lines in its log."""
     log_output = "" if os.environ.get("MODVAR_TTY") else "--log-output"
     return (
         f"papermill --no-progress-bar {log_output} notebooks/{notebook}.ipynb {log} {parameters}"
         " 2> >(grep --line-buffered -E '(epoch|network) [0-9]+/|Error:' >&2 || true)"
-        f" && jupyter nbconvert --log-level ERROR --to html {log} --output-dir {STUDY}/pages"
     )
 
 
 rule all:
     input:
         EVERY,
-        [f"{STUDY}/pages/{name}.html" for name in ["01_data", *ANALYSES]],
+        f"{STUDY}/report/index.html",
 
 
 rule data:
     input:
         "notebooks/01_data.ipynb",
     output:
-        f"{STUDY}/pages/01_data.html",
+        touch(f"{STUDY}/done/01_data"),
     log:
         f"{STUDY}/notebooks/01_data.ipynb",
     params:
@@ -95,7 +104,6 @@ rule metric:
         "notebooks/03_metric.ipynb",
     output:
         [f"{STUDY}/{name}.csv" for name in ("measures", "copies", "runs", "history")],
-        f"{STUDY}/pages/03_metric.html",
     log:
         f"{STUDY}/notebooks/03_metric.ipynb",
     params:
@@ -128,14 +136,24 @@ for analysis in ANALYSES:
         input:
             rules.metric.output,
             rules.costly.output if analysis == "06_ruler" else [],
+            f"{STUDY}/done/06_ruler" if analysis == "09_explore" and "06_ruler" in ANALYSES else [],
             f"notebooks/{analysis}.ipynb",
             "config/primary.yaml",
         output:
             [f"{STUDY}/headline.md"] if analysis == "04_analysis" else [],
-            f"{STUDY}/pages/{analysis}.html",
+            touch(f"{STUDY}/done/{analysis}"),
         log:
             f"{STUDY}/notebooks/{analysis}.ipynb",
         params:
             command=execute(analysis, f"{STUDY}/notebooks/{analysis}.ipynb", f"-p study {base.study}"),
         shell:
             "{params.command}"
+
+
+rule report:
+    input:
+        [f"{STUDY}/done/{name}" for name in ["01_data", *ANALYSES]],
+    output:
+        f"{STUDY}/report/index.html",
+    shell:
+        "python -m modvar_lib.report {base.study}"

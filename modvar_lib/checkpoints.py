@@ -4,6 +4,8 @@ A file a lot, results/<study>/checkpoints/<arm>/<first>-<last>-<how many>.safete
 the runs of all seeds are complete. It has the weights, the optimiser's state and the histories of the lot, which say what epoch
 is next. Random streams need no state: every draw is a pure function of (purpose, seed, epoch). A checkpoint that is damaged, or
 of other settings, code, torch or device, is not used.
+
+With `frames`, a copy of each network's weights every so many epochs lies beside them, in float16, until it goes into the run.
 """
 
 import json
@@ -11,14 +13,15 @@ import os
 import re
 import time
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor
 
-from modvar_lib import files
+from modvar_lib import files, models
 from modvar_lib.settings import Settings
 
 SECONDS = 60.0  # between two checkpoints of a lot; $MODVAR_CHECKPOINT_SECONDS says otherwise
@@ -28,7 +31,7 @@ class Checkpoints:
     """Those of one experiment, for the seeds of `settings`. code: what the training code is known by."""
 
     def __init__(self, folder: Path, settings: Settings, code: str):
-        self.folder, self.seeds = folder, settings.seeds
+        self.folder, self.seeds, self.every_frame = folder, settings.seeds, settings.frames
         device = torch.device(settings.torch_device).type
         run = {k: v for k, v in settings.of_run(0).items() if k != "seed"}
         self.made_by = {"settings": run, "code": code, "torch": torch.__version__, "device": device}
@@ -64,7 +67,15 @@ class Checkpoints:
         return about.get("histories", [[] for _ in seeds])
 
     def offer(self, seeds, leaves: dict[str, Tensor], optimizer, histories, last: bool) -> None:
-        """Write a lot's checkpoint if one is due, or this is the last epoch."""
+        """Write a lot's frames and checkpoint if they are due, or this is the last epoch."""
+        done = len(histories[0])
+        if self.every_frame and done % self.every_frame == 0 and not last:
+            tensors = {
+                name: models.turned(leaf.detach()).cpu().half() for name, leaf in leaves.items()
+            }
+            for i, seed in enumerate(seeds):
+                own = {f"{done}/{name}": value[i].contiguous() for name, value in tensors.items()}
+                files.write(self.folder / f"frame-{seed:03d}-{done}.safetensors", save(own))
         if not last and time.monotonic() - self.written[seeds[0]] < self.every:
             return
         tensors = dict(leaves)
@@ -77,13 +88,21 @@ class Checkpoints:
         files.write(self._path(seeds), content)
         self.written[seeds[0]] = time.monotonic()
 
+    def frames(self, seed: int) -> dict[str, Tensor]:
+        """Those kept of one network, {"<epochs done>/<name>": float16}."""
+        tensors = {}
+        for path in self.folder.glob(f"frame-{seed:03d}-*"):
+            tensors |= load_file(path)
+        return tensors
+
     def drop(self, seeds: tuple[int, ...]) -> None:
         """Forget the checkpoint of a lot."""
         self._path(seeds).unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Forget all of these seeds, what a kill left of a write included: their runs are complete."""
-        for path in self._own():
+        frames = [self.folder.glob(f"*frame-{seed:03d}-*") for seed in self.seeds]
+        for path in chain(self._own(), *frames):
             path.unlink()
         with suppress(OSError):  # another group's are there, or none were
             self.folder.rmdir()

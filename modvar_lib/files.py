@@ -62,11 +62,16 @@ def write_table(table: pd.DataFrame, path: Path, index: bool = False, **options)
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """{name: SHA-256} of every file under a folder, but for hidden ones, SHA256SUMS, and figures/, which git ignores there."""
+    """{name: SHA-256} of every file under a folder, but for hidden ones, SHA256SUMS, and figures/ and report/, which are made
+    from the others."""
     names = {
         path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()
     }
-    usual = {n: p for n, p in names.items() if not n.startswith((".", "figures/")) and n != SUMS}
+    usual = {
+        n: p
+        for n, p in names.items()
+        if not n.startswith((".", "figures/", "report/")) and n != SUMS
+    }
     return {name: digest(path.read_bytes()) for name, path in usual.items()}
 
 

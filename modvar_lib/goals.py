@@ -38,22 +38,51 @@ RESTARTS: set[str] = set()  # regimes in which Adam starts afresh whenever `vary
 
 
 def regime(function: Regime) -> Regime:
-    """Register a regime under its function's name (use as a decorator)."""
+    """Register a regime under its function's name (use as a decorator).
+
+    >>> @regime
+    ... def difference(epoch, seed, schedule):
+    ...     return linear(1, -1)
+    >>> REGIMES["difference"](0, 0, Schedule())[7, 2]
+    np.float32(5.0)
+    >>> del REGIMES["difference"]
+    """
     REGIMES[function.__name__] = function
     return function
 
 
 def linear(a: float, b: float) -> Goal:
-    """The goal a·x + b·y."""
+    """The goal a·x + b·y.
+
+    >>> goal = linear(3, -2)
+    >>> goal.shape, goal[5, 4]
+    ((10, 10), np.float32(7.0))
+    """
     return (a * DIGITS[:, None] + b * DIGITS[None, :]).astype(np.float32)
 
 
 def coefficients(goal: Goal) -> tuple[float, float]:
-    """(a, b) such that the goal is a·x + b·y; (nan, nan) when it is not of that form."""
+    """(a, b) such that the goal is a·x + b·y; (nan, nan) when it is not of that form.
+
+    >>> coefficients(linear(3, -2)), coefficients(linear(1, 1) + 1)
+    ((3.0, -2.0), (nan, nan))
+    """
     if goal.ndim > 2:
         return np.nan, np.nan
     a, b = float(goal[1, 0]), float(goal[0, 1])
     return (a, b) if np.array_equal(goal, linear(a, b)) else (np.nan, np.nan)
+
+
+def words(a: float, b: float) -> str:
+    """The goal a·x + b·y as one writes it; of nan, that it is a table.
+
+    >>> words(1, 1), words(-3, 5), words(2, -1), words(float("nan"), float("nan"))
+    ('x + y', '-3x + 5y', '2x - y', 'a table')
+    """
+    if a != a or b != b:
+        return "a table"
+    size = {name: f"{abs(v):g}{name}".removeprefix("1") for name, v in (("x", a), ("y", b))}
+    return f"{'-' if a < 0 else ''}{size['x']} {'-' if b < 0 else '+'} {size['y']}"
 
 
 def outputs(goal: Goal) -> int:
@@ -102,7 +131,11 @@ def ends_on_the_sum(function: Regime) -> Regime:
 
 def drawn(epoch: int, seed: int, schedule: Schedule) -> tuple[int, int]:
     """a and b of an epoch: independent and uniform over the integers -max..max without 0, drawn anew at epochs
-    0, period, 2·period, ..."""
+    0, period, 2·period, ...
+
+    >>> [drawn(epoch, seed=0, schedule=Schedule()) for epoch in (0, 9, 10)]
+    [(6, -4), (6, -4), (-2, -1)]
+    """
     top = schedule.max_coefficient
     a, b = rng("goals", seed, epoch // schedule.period).integers(-top, top, size=2).tolist()
     return a + (a >= 0), b + (b >= 0)  # -top..top-1, shifted over the gap at 0

@@ -30,7 +30,17 @@ GLOBAL_GENERATOR = threading.Lock()  # several threads may make networks at once
 
 
 def architecture(cls: type[nn.Module]) -> type[nn.Module]:
-    """Register an architecture under its class's name in lower case (use as a decorator)."""
+    """Register an architecture under its class's name in lower case (use as a decorator).
+
+    >>> @architecture
+    ... class Shallow(nn.Sequential):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.flat = nn.Flatten()
+    ...         self.bottleneck, self.readout = nn.Linear(2 * 28 * 28, 2), nn.Linear(2, 1)
+    >>> check("shallow", initial("shallow", seed=0))
+    >>> del ARCHITECTURES["shallow"]
+    """
     ARCHITECTURES[cls.__name__.lower()] = cls
     return cls
 
@@ -56,7 +66,12 @@ def check(name: str, model: nn.Module, outputs: int = 1) -> None:
 
 
 def activations(model: nn.Module, pairs: Tensor) -> tuple[Tensor, dict[tuple[str, str], Tensor]]:
-    """Output [B, 1] of one network and its activations {(layer, "pre" | "post"): [B, U]}, layers in order."""
+    """Output [B, 1] of one network and its activations {(layer, "pre" | "post"): [B, U]}, layers in order.
+
+    >>> out, seen = activations(initial("mlp", seed=0), torch.zeros(3, 2, 28, 28))
+    >>> tuple(out.shape), tuple(seen["hidden2", "post"].shape)
+    ((3, 1), (3, 64))
+    """
     seen, hooks = {}, []
     for name, layer in model.named_children():
         if isinstance(layer, nn.Sequential) and len(layer) > 1:
@@ -80,7 +95,11 @@ def activations(model: nn.Module, pairs: Tensor) -> tuple[Tensor, dict[tuple[str
 
 def initial(name: str, seed: int, outputs: int = 1) -> nn.Module:
     """A network with the initial weights of a seed (PyTorch's defaults for its modules), made on the CPU. With several
-    outputs its readout is 2 -> outputs; everything else is as with one."""
+    outputs its readout is 2 -> outputs; everything else is as with one.
+
+    >>> [name for name, _ in initial("mlp", seed=0).named_children()]
+    ['hidden1', 'hidden2', 'bottleneck', 'readout']
+    """
     make = lookup(ARCHITECTURES, "architecture", name)
     with (
         GLOBAL_GENERATOR,
@@ -105,7 +124,7 @@ class Replicas:
         check(name, networks[0], outputs)
         stacked, _ = stack_module_state(networks)
         self.leaves = {
-            k: _turned(v.detach()).contiguous().to(device).requires_grad_()
+            k: turned(v.detach()).contiguous().to(device).requires_grad_()
             for k, v in stacked.items()
         }
         skeleton = networks[0].to("meta")
@@ -115,17 +134,18 @@ class Replicas:
 
     def __call__(self, pairs: Tensor) -> Tensor:
         """Outputs [R, B, K] for each replica's own pairs [R, B, 2, 28, 28]."""
-        return self._forward({k: _turned(v) for k, v in self.leaves.items()}, pairs)
+        return self._forward({k: turned(v) for k, v in self.leaves.items()}, pairs)
 
     def weights(self, replica: int) -> dict[str, Tensor]:
         """One replica's weights, on the CPU."""
         return {
-            k: _turned(v.detach())[replica].cpu().contiguous().clone()
+            k: turned(v.detach())[replica].cpu().contiguous().clone()
             for k, v in self.leaves.items()
         }
 
 
-def _turned(stacked: Tensor) -> Tensor:
+def turned(stacked: Tensor) -> Tensor:
+    """Leaves as a module has them, or back: matrices [R, in, out] as [R, out, in], all else as it is."""
     return stacked.mT if stacked.dim() == 3 else stacked
 
 

@@ -1,12 +1,16 @@
 """What every notebook starts with, its parameters checked and versions printed; and what of an executed one is kept."""
 
 import ast
+import importlib.util
+import os
 import platform
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
 
+from modvar_lib import data
 from modvar_lib.errors import InputError, one_line
 from modvar_lib.settings import Settings, unknown_parameter
 
@@ -14,10 +18,25 @@ from modvar_lib.settings import Settings, unknown_parameter
 def settings(**parameters) -> Settings:
     """Settings from a notebook's parameters. A name that papermill injected but the notebook does not have is an error."""
     short_errors()
+    own()
     for name in injected():
         if name not in parameters:
             raise InputError(unknown_parameter(name, parameters))
     return Settings(**parameters)
+
+
+def own() -> None:
+    """Run the file that $MODVAR_OWN names, from the project's root, which registers regimes, architectures and measures of
+    one's own: once a process."""
+    name = os.environ.get("MODVAR_OWN")
+    if not name or "modvar_own" in sys.modules:
+        return
+    path = data.ROOT / name
+    if not path.is_file() or path.suffix != ".py":
+        raise InputError(f"MODVAR_OWN: got {name!r}; allowed: a Python file, from {data.ROOT}")
+    spec = importlib.util.spec_from_file_location("modvar_own", path)
+    module = sys.modules["modvar_own"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
 
 
 def short_errors() -> None:

@@ -30,7 +30,7 @@ class Shown:
         if terminal:
             self.file = open(terminal, "w")
             self.bar = tqdm(**settings, file=self.file, leave=False, dynamic_ncols=True)
-        elif sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ:
+        elif sys.stderr.isatty() or live():
             self.bar = notebook_tqdm(**settings)
         self.started, self.due = time.monotonic(), 0.0
         return self
@@ -70,6 +70,11 @@ class Shown:
                 flush=True,
             )
             self.due = epoch / self.each + 1 / LINES
+
+
+def live() -> bool:
+    """Whether somebody looks on in Jupyter: a kernel of papermill, nbconvert or nbval has no front end."""
+    return "JPY_SESSION_NAME" in os.environ
 
 
 def _minutes(seconds: float) -> str:

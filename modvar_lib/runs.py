@@ -4,6 +4,7 @@ settings.json       what determines the run, the seed included
 history.csv         a row an epoch (columns: see training.train)
 weights.safetensors the final weights
 provenance.json     git commit, versions, hardware, threads, seconds, checksums of data, code and these files
+frames.safetensors  where `frames` asked for them: weights from within training, "<epochs done>/<name>", float16
 """
 
 import inspect
@@ -17,7 +18,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
@@ -62,10 +63,41 @@ class Run:
     def key(self) -> dict:
         return {name: self.settings[name] for name in KEYS}
 
-    def network(self) -> torch.nn.Module:
-        """The trained network, on the CPU."""
+    @cached_property
+    def frames(self) -> dict[int, dict[str, Tensor]]:
+        """Weights that were kept from within training, in float16: {epochs done: {name: tensor}}, in order; often none."""
+        path, sums = self.path / "frames.safetensors", self.path / "provenance.json"
+        if not path.exists():
+            return {}
+        found: dict[int, dict[str, Tensor]] = {}
+        try:
+            size = sum(weight.numel() for weight in self.weights.values())
+            content = files.read(path, SMALL + 2 * (size + 1000) * self.settings["epochs"])
+            _compare(content, _object(files.read(sums, SMALL)).get("files", {}).get(path.name))
+            for name, tensor in safetensors.load(content).items():
+                done, weight = name.split("/")
+                if tensor.shape != self.weights[weight].shape:
+                    raise ValueError(f"{name} has the shape {tuple(tensor.shape)}")
+                found.setdefault(int(done), {})[weight] = tensor
+            if any(frame.keys() != self.weights.keys() for frame in found.values()):
+                raise ValueError("a frame is not whole")
+        except (ValueError, KeyError, SafetensorError) as error:
+            raise InputError(
+                f"run: {path} is damaged ({error}); delete it, or the folder and train again"
+            ) from None
+        return dict(sorted(found.items()))
+
+    def network(self, epochs: int | None = None) -> torch.nn.Module:
+        """The trained network, on the CPU; or as it was after so many epochs: 0, or one of `frames`."""
         network = network_of(self.settings)
-        network.load_state_dict(self.weights)
+        if epochs in (None, self.settings["epochs"]):
+            network.load_state_dict(self.weights)
+        elif epochs in self.frames:
+            network.load_state_dict(self.frames[epochs])
+        elif epochs:
+            raise InputError(
+                f"epochs: got {epochs}; kept of {self.path.name}: {[0, *self.frames, self.settings['epochs']]}"
+            )
         return network.eval()
 
 
@@ -101,7 +133,10 @@ def table(study: str, name: str) -> pd.DataFrame:
                     raise ValueError(
                         f"in {name} it has {text!r}, with signs that no table of ours has"
                     )
-        rows = [*KEYS, *found.columns.intersection(["epoch", "layer", "side", "measure", "copy"])]
+        rows = [
+            *KEYS,
+            *found.columns.intersection(["epoch", "layer", "unit", "side", "measure", "copy"]),
+        ]
         if found.duplicated(rows).any():
             raise ValueError("it has the same row of the same run twice")
     except (ValueError, UnicodeDecodeError) as error:
@@ -113,6 +148,13 @@ def table(study: str, name: str) -> pd.DataFrame:
             f"study: {path} has no rows; measure some runs first, with 03_metric.ipynb"
         )
     return found
+
+
+def final(history: pd.DataFrame, of: str = "sum_r2") -> pd.DataFrame:
+    """The last epoch of every run in a table of histories, with `failed`: its R² (`sum_r2` on x + y; `test_r2` on the goal of
+    that epoch) is below the declared bound, or not a number."""
+    last = history.groupby(KEYS, as_index=False).tail(1)
+    return last.assign(failed=~(last[of] >= primary()["failed_below"]))
 
 
 def write(table: pd.DataFrame, study: str, name: str, **options) -> None:
@@ -141,14 +183,16 @@ def run_folder(study: str, settings: dict) -> Path:
     return study_folder(study).joinpath("runs", *_names(settings))
 
 
-def save(study: str, trained: Trained) -> Path:
-    """Write a run aside and rename it into place, so that a run is complete or absent."""
+def save(study: str, trained: Trained, frames: dict[str, Tensor] | None = None) -> Path:
+    """Write a run aside and rename it into place, so that a run is complete or absent. frames: as in frames.safetensors."""
     path = run_folder(study, trained.settings)
     content = {
         "settings.json": _json(trained.settings),
         "history.csv": trained.history.to_csv(index=False).encode(),
         "weights.safetensors": safetensors.save(trained.weights),
     }
+    if frames:
+        content["frames.safetensors"] = safetensors.save(frames)
     sums = {name: files.digest(what) for name, what in content.items()}
     content["provenance.json"] = _json(provenance(trained) | {"files": sums})
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -265,7 +309,15 @@ def mixed(about: pd.DataFrame) -> list[str]:
 
 def complete(settings: Settings) -> list[Run]:
     """The runs of all seeds: those that are missing are trained and saved first. A training that was killed goes on from its
-    checkpoints; while another process trains one of the seeds, this one waits, and then finds it done."""
+    checkpoints; while another process trains one of the seeds, this one waits, and then finds it done.
+
+    >>> sizes = {"epochs": 1, "final_epochs": 0, "pairs_per_epoch": 256, "test_pairs": 100, "device": "cpu"}
+    >>> settings = Settings(study="example", regime="varying", seeds="0-1", **sizes)
+    >>> run, _ = complete(settings)  # doctest: +ELLIPSIS
+    MNIST mlp varying, 2 seeds: epoch 1/1, ...
+    >>> run.key["regime"], len(run.history), load(run.path).network()(torch.zeros(1, 2, 28, 28)).shape
+    ('varying', 1, torch.Size([1, 1]))
+    """
     arm, _ = _names(settings.of_run(0))
     folder = study_folder(settings.study) / "checkpoints" / arm
     if missing(settings) or folder.exists():
@@ -282,7 +334,7 @@ def complete(settings: Settings) -> list[Run]:
             if todo:
                 own = settings.model_copy(update={"seeds": todo})
                 for trained in training.train(own, splits, checkpoints):
-                    save(settings.study, trained)
+                    save(settings.study, trained, checkpoints.frames(trained.settings["seed"]))
             checkpoints.clear()
     return [load(run_folder(settings.study, settings.of_run(seed))) for seed in settings.seeds]
 

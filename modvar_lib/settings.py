@@ -40,6 +40,9 @@ class Settings(Schedule):
     test_pairs: int = Field(
         5_000, ge=2, description="a whole number from 2"
     )  # standard error of R² below 0.005
+    frames: int = Field(
+        0, ge=0, description="a whole number of epochs from 0, which keeps none"
+    )  # epochs between two copies of the weights kept with a run; they change nothing in it
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
 
     def __init__(self, **values: Any):
@@ -114,8 +117,8 @@ class Settings(Schedule):
         )
 
     def of_run(self, seed: int) -> dict[str, Any]:
-        """The part that determines one run: no study, no device, the seed alone."""
-        return {**self.model_dump(exclude={"study", "device", "seeds"}), "seed": seed}
+        """The part that determines one run: no study, no device, no frames, the seed alone."""
+        return {**self.model_dump(exclude={"study", "device", "frames", "seeds"}), "seed": seed}
 
 
 def experiments_of(config: dict) -> tuple[int, list[Settings]]:

@@ -9,7 +9,11 @@ RESAMPLES = 9999
 
 
 def describe(values) -> dict[str, float]:
-    """n, mean, sd (n - 1 in the denominator) and low, high: Student's t interval of the mean. NaN values are left out of all."""
+    """n, mean, sd (n - 1 in the denominator) and low, high: Student's t interval of the mean. NaN values are left out of all.
+
+    >>> {name: round(float(value), 2) for name, value in describe([0.5, 0.6, 0.7, float("nan")]).items()}
+    {'n': 3.0, 'mean': 0.6, 'sd': 0.1, 'low': 0.35, 'high': 0.85}
+    """
     values = np.asarray(values, dtype=float)
     values = values[~np.isnan(values)]
     n = len(values)
@@ -29,6 +33,10 @@ def paired_difference(first: pd.Series, second: pd.Series, rng: int = 0) -> dict
     n pairs; difference, its mean; low, high: bootstrap interval of it (BCa, 9,999 resamples); p: two-sided sign-flip test,
     exact up to 13 pairs; d: Cohen's d of the differences (mean / sd); note: why some of these are NaN. Pairs with a NaN are left
     out; fewer than 2 pairs give NaN but for the mean.
+
+    >>> found = paired_difference(pd.Series([0.5, 0.6, 0.7]), pd.Series([0.4, 0.4, 0.6]))
+    >>> found["n"], round(float(found["difference"]), 3), float(found["p"])
+    (3, -0.133, 0.25)
     """
     change = (second - first).dropna().to_numpy(dtype=float)
     n = len(change)
@@ -60,7 +68,12 @@ def paired_difference(first: pd.Series, second: pd.Series, rng: int = 0) -> dict
 
 
 def summary(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """`describe` of the column `value` for every group: columns of `by`, then n, mean, sd, low, high."""
+    """`describe` of the column `value` for every group: columns of `by`, then n, mean, sd, low, high.
+
+    >>> summary(pd.DataFrame({"regime": ["fixed", "fixed"], "value": [0.5, 0.7]}), ["regime"])[["regime", "n", "mean"]]
+      regime  n  mean
+    0  fixed  2   0.6
+    """
     rows = [
         {**dict(zip(by, key)), **describe(part)}
         for key, part in table.groupby(by, sort=False)["value"]
@@ -71,7 +84,15 @@ def summary(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 def differences(
     table: pd.DataFrame, by: list[str], first: str = "fixed", second: str = "varying", of="regime"
 ) -> pd.DataFrame:
-    """`paired_difference` of `value`, second - first of the column `of`, paired by seed, for every group."""
+    """`paired_difference` of `value`, second - first of the column `of`, paired by seed, for every group.
+
+    >>> rows = [("hidden1", "fixed", 0, 0.5), ("hidden1", "fixed", 1, 0.6),
+    ...         ("hidden1", "varying", 0, 0.4), ("hidden1", "varying", 1, 0.4)]
+    >>> table = pd.DataFrame(rows, columns=["layer", "regime", "seed", "value"])
+    >>> differences(table, ["layer"])[["layer", "n", "difference"]].round(2)
+         layer  n  difference
+    0  hidden1  2       -0.15
+    """
     rows = []
     for key, part in table.groupby(by, sort=False):
         wide = part.pivot(index="seed", columns=of, values="value").reindex(columns=[first, second])

@@ -37,7 +37,14 @@ from modvar_lib import data, files, runs
 from modvar_lib.errors import InputError
 from modvar_lib.settings import Settings
 
-MEASURED = ("measures.csv", "copies.csv", "costly.csv", "history.csv", "runs.csv")  # need networks
+MEASURED = (
+    "measures.csv",
+    "copies.csv",
+    "costly.csv",
+    "history.csv",
+    "runs.csv",
+    "units.csv",
+)  # need networks
 ANALYSES = "0[4-8]_*.ipynb"
 ROUNDING = (
     1e-12  # relative, of a derived number: on other processors sums are taken in another order
@@ -98,13 +105,14 @@ def derive(study: str, results: Path, pool: ProcessPoolExecutor) -> str:
     """Execute the analyses of a study over copies of its measured tables in results/<study>/."""
     committed, folder = tables_of(study), results / study
     (folder / "notebooks").mkdir(parents=True)
-    for name in MEASURED:
+    measured = [name for name in MEASURED if (committed / name).exists()]
+    for name in measured:
         shutil.copyfile(committed / name, folder / name)
     sources = [
         data.ROOT / "notebooks" / path.name for path in committed.glob(f"notebooks/{ANALYSES}")
     ]
     list(pool.map(execute, sorted(sources), repeat(study), repeat(results)))
-    return f"{len(sources)} over {len(MEASURED)} measured tables"
+    return f"{len(sources)} over {len(measured)} measured tables"
 
 
 def execute(source: Path, study: str, results: Path) -> None:
@@ -155,7 +163,7 @@ def figures(study: str, results: Path) -> str:
     from matplotlib.image import imread
 
     ours, theirs = figures_of(study), results / study / "figures"
-    names = same_names(ours, theirs, "*.png", "*.svg")
+    names = same_names(ours, theirs, "*.png", "*.svg", "*.gif")
     for name in names:
         if (ours / name).read_bytes() == (theirs / name).read_bytes():
             continue
@@ -170,7 +178,7 @@ def figures(study: str, results: Path) -> str:
                 f"{ours / name}: {np.count_nonzero(apart):,} of {apart.size:,} pixels differ from those drawn,"
                 f" by at most {apart.max() * 255:.0f} of 255"
             )
-    return f"{len(names) // 2} figures, png and svg"
+    return f"{len({Path(name).stem for name in names})} figures, png and svg"
 
 
 def texts(study: str, results: Path) -> str:
@@ -241,7 +249,14 @@ def again(row: dict, epochs: int, seeds: list[int]) -> list:
     schedule through its final phase only, so a shorter one without it begins the same."""
     from modvar_lib import training as library
 
-    names = set(Settings.model_fields) - {"study", "device", "seeds", "epochs", "final_epochs"}
+    names = set(Settings.model_fields) - {
+        "study",
+        "device",
+        "frames",
+        "seeds",
+        "epochs",
+        "final_epochs",
+    }
     epochs = min(epochs, row["epochs"] - row["final_epochs"])
     settings = Settings(
         **{name: row[name] for name in names},

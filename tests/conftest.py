@@ -5,6 +5,7 @@ import shutil
 import tempfile
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 from modvar_lib import data, models, verify
 from modvar_lib.settings import Settings
@@ -35,6 +36,20 @@ def pytest_configure(config):
 
 def pytest_unconfigure(config):
     shutil.rmtree(config.modvar_results, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium, Debian's; tests of pages are left out where there is none."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    chromium = next(filter(None, map(shutil.which, names)), None)
+    if not chromium:
+        pytest.skip("no Chromium on PATH; Debian and Ubuntu: apt install chromium")
+    quiet = "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update --disable-sync"
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=chromium, args=quiet.split())
+        yield launched
+        launched.close()
 
 
 @pytest.fixture(scope="session")

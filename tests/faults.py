@@ -41,6 +41,7 @@ ONE = {**TOY, "regime": "varying", "seeds": "0-3", "epochs": 80}  # of the paper
 ONE = {name: value for name, value in ONE.items() if name != "group_size"}
 MOST = 12  # kills, before a program is left to finish
 LIMIT = 900  # seconds, of a command that must succeed
+SHARE = {"papermill": 1 / 2, "study": 1 / 5}  # of what it takes undisturbed: until a kill, at most
 
 
 def study(folder: Path) -> list[str]:
@@ -137,7 +138,11 @@ def trial(make, wanted: dict[str, bytes], seconds: float) -> tuple[list[str], st
         while status is None:
             process = start(command, folder)
             try:
-                patience = LIMIT if len(ways) == MOST else random.uniform(0, seconds / 2)
+                patience = (
+                    LIMIT
+                    if len(ways) == MOST
+                    else random.uniform(0, seconds * SHARE[make.__name__])
+                )
                 status = process.wait(patience)
             except subprocess.TimeoutExpired:
                 ways.append(random.choice(WAYS))

@@ -36,6 +36,7 @@ BAD = {  # parameter of a notebook: [(value, what the line says is allowed)]
     "pairs_per_epoch": [(0, WHOLE), ("6e4", WHOLE)],
     "batch_size": [(0, WHOLE), (True, WHOLE)],
     "optimizer": [("adamw", "adam, sgd"), (1, "text")],
+    "frames": [(-1, "a whole number of epochs from 0"), ("each", "0, which keeps none")],
     "learning_rate": [(0, "a number above 0"), ("fast", "a number above 0"), (-1e-3, "above 0")],
     "device": [("gpu", "auto, cpu, cuda or cuda:N"), ("cuda:99", "auto, cpu")],
 }
@@ -235,7 +236,7 @@ COMMANDS = [  # of config files {changes}, and of command lines [words]
     ({"arms": ["varying"]}, "arms: got 'varying'; allowed: a list of settings"),
     (
         {"arms": [{"period": [1, 2]}]},
-        "arms: MNIST mlp fixed default is there 2 times; allowed: each once",
+        "arms: MNIST summed fixed default is there 2 times; allowed: each once",
     ),
     ({"group_size": 0}, "group_size: got 0; allowed: a whole number from 1"),
     ({"notebooks": ["04_analyses"]}, "notebooks: got '04_analyses'; allowed: 04_analysis, "),

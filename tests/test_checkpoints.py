@@ -75,14 +75,51 @@ def test_a_stopped_training_ends_in_the_same_bits(toy, monkeypatch, changes):
     assert kept("toy") == [] == kept("whole") and first_epochs
 
 
+def test_frames_survive_a_stop_and_change_nothing(toy, monkeypatch):
+    settings = toy(seeds="0-2", epochs=5)
+    shorter = runs.complete(settings.model_copy(update={"study": "shorter", "epochs": 4}))
+    plain = runs.complete(settings.model_copy(update={"study": "plain"}))
+    settings = settings.model_copy(update={"frames": 2})
+    whole = runs.complete(settings.model_copy(update={"study": "whole"}))
+    for after in (1, 3):
+        stop(settings, monkeypatch, after)
+    for run, other, third, fourth in zip(runs.complete(settings), whole, plain, shorter):
+        assert same(run, other) and same(run, third) and third.frames == {}
+        assert list(run.frames) == list(other.frames) == [2, 4]
+        for done, frame in run.frames.items():
+            assert all(torch.equal(frame[name], other.frames[done][name]) for name in frame)
+        assert all(
+            torch.equal(value.half(), run.frames[4][k]) for k, value in fourth.weights.items()
+        )
+        first, last = run.network(0).state_dict(), run.network(5).state_dict()
+        assert all(torch.equal(v, last[name]) for name, v in run.weights.items())
+        assert not torch.equal(first["readout.weight"], last["readout.weight"])
+        with pytest.raises(InputError, match=r"epochs: got 3; kept of seed-00\d: \[0, 2, 4, 5\]"):
+            run.network(3)
+    assert kept("toy") == kept("whole") == []
+
+
+@pytest.mark.parametrize("what", ["flipped", "cut", "more", "swapped"])
+def test_damaged_frames_are_one_line(toy, what):
+    one, other = runs.complete(toy(seeds="0-1", epochs=3, frames=1))
+    path = one.path / "frames.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    changed = {"flipped": content, "cut": content[:1000], "more": bytes(10**8)}
+    path.write_bytes(changed.get(what) or (other.path / path.name).read_bytes())
+    assert runs.load(one.path).network() is not None  # the rest of the run is whole
+    with pytest.raises(InputError, match=r"run: .*frames.safetensors is damaged \(.*\); delete it"):
+        list(runs.load(one.path).frames)
+
+
 def test_a_stop_between_two_saves_trains_nothing_again(toy, monkeypatch):
     settings = toy(seeds="0-4", regime="varying")
     whole, save = runs.complete(settings.model_copy(update={"study": "whole"})), runs.save
 
-    def once(study, trained):
+    def once(study, trained, *frames):
         if trained.settings["seed"] == 2:
             raise KeyboardInterrupt
-        return save(study, trained)
+        return save(study, trained, *frames)
 
     with monkeypatch.context() as patch:
         patch.setattr(runs, "save", once)

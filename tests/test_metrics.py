@@ -162,3 +162,20 @@ def test_a_network_of_nan_has_every_row_and_the_reason(results, toy, splits):
     assert lost[keys].equals(whole[keys])
     assert lost["value"].isna().all()
     assert set(lost["note"]) == {"the network's weights are not finite"}
+
+
+def test_units_are_measured_through_training(toy, splits, results):
+    plain, framed = toy(), toy(architecture="towers", epochs=3, frames=2)
+    runs.complete(plain)
+    assert metrics.measure_frames("toy").empty
+    (run,) = runs.complete(framed)
+    table = metrics.measure_frames("toy", pairs=100)
+    assert list(table) == [*runs.KEYS, *"epoch layer unit left right interaction".split()]
+    assert set(table["architecture"]) == {"towers"} and set(table["epoch"]) == {0, 2, 3}
+    assert set(table["layer"]) == {"hidden1", "hidden2"} and len(table) == 3 * (128 + 64)
+    draws = torch.from_numpy(data.evaluation_pairs(0, 100, len(splits[1])))
+    with torch.no_grad():
+        found = Subject(run.network(), splits[1], draws).anova["hidden2"]
+    last = table[(table["epoch"] == 3) & (table["layer"] == "hidden2")]
+    assert last["left"].to_numpy() == pytest.approx(found.left.numpy(), rel=1e-3)
+    assert (last["left"] * last["right"] == 0).all()  # a tower sees one digit

@@ -17,7 +17,7 @@ SOURCES = sorted((data.ROOT / "notebooks").glob("*.ipynb"))
 HERE = Path(__file__).parent
 NAMES = (
     "study dataset architecture regime variant seeds epochs period final_epochs"
-    " pairs_per_epoch batch_size optimizer learning_rate device"
+    " pairs_per_epoch batch_size optimizer learning_rate frames device"
 ).split()
 
 
@@ -68,12 +68,12 @@ def test_parameters_are_the_common_ones_typed_and_explained(path):
 
 def test_a_parameter_has_one_default_and_meaning_everywhere():
     """But for 10_your_own, which is a toy; the regimes of 01_data: the varying ones, so that there is something to see; and the
-    study of 05 to 08, which need more arms than one trains oneself: the published one."""
+    study of 05 to 09, which need more arms than one trains oneself: the published one."""
     lines = {}
     for path in SOURCES:
         for line in parameters_of(path).splitlines():
             name = line.split(":")[0]
-            if path.stem[:2] in ("05", "06", "07", "08"):
+            if path.stem[:2] in ("05", "06", "07", "08", "09"):
                 line = line.replace("published/paper", "original")
             if path.stem != "10_your_own" and (path.stem, name) != ("01_data", "regime"):
                 assert lines.setdefault(name, line) == line
@@ -185,3 +185,62 @@ def test_every_architecture_trains_on_both_regimes_from_papermill(results, archi
         run = runs.load(path)
         assert run.key["architecture"] == architecture and len(run.history) == 2
     assert len(runs.paths("original")) == 2
+
+
+OWN = """
+import numpy as np
+from torch import nn
+
+from modvar_lib import goals, metrics, models
+
+
+@goals.regime
+def difference(epoch, seed, schedule):
+    return goals.linear(1, -1)
+
+
+@models.architecture
+class Shallow(nn.Sequential):
+    def __init__(self):
+        super().__init__()
+        self.flat = nn.Flatten()
+        self.bottleneck, self.readout = nn.Linear(2 * 28 * 28, 2), nn.Linear(2, 1)
+
+
+def units(subject):
+    return [
+        row
+        for layer, found in subject.anova.items()
+        for row in metrics.tidy(layer, {"units": float(len(found.total))}, "")
+    ]
+
+
+metrics.METRICS["units"] = metrics.Metric(units, {"units": metrics.Property(1, 1e6, ())})
+"""
+
+
+def test_a_file_of_ones_own_is_trained_measured_and_planned(results, tmp_path, monkeypatch):
+    own, config = tmp_path / "own.py", tmp_path / "own.yaml"
+    own.write_text(OWN)
+    config.write_text("{study: original, architecture: shallow, regime: difference, group_size: 1}")
+    toy = "-p epochs 1 -p final_epochs 0 -p pairs_per_epoch 512 -p device cpu"
+    train = f"-p architecture shallow -p regime difference {toy}".split()
+    plan = ["snakemake", "--configfile", str(config), "--dry-run"]
+
+    status, said = papermill(data.ROOT, "notebooks/02_train.ipynb", *train)
+    assert status != 0 and "InputError: architecture: got 'shallow'; allowed: " in said
+    monkeypatch.setenv("MODVAR_OWN", str(own))
+    for name, arguments in (("02_train", train), ("03_metric", [])):
+        status, said = papermill(data.ROOT, f"notebooks/{name}.ipynb", *arguments)
+        assert status == 0, said
+    measures = runs.table("original", "measures.csv")
+    found = measures[measures["measure"] == "units"].set_index("layer")["value"]
+    assert found["flat"] == 1568 and found["bottleneck"] == 2
+    done = subprocess.run(plan, cwd=data.ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "train_shallow_difference" in done.stdout, done.stderr
+
+    monkeypatch.setenv("MODVAR_OWN", str(tmp_path / "none.py"))
+    status, said = papermill(data.ROOT, "notebooks/02_train.ipynb", *train)
+    assert status != 0 and re.search(
+        r"^InputError: MODVAR_OWN: got '.*none.py'; allowed: ", said, re.M
+    )

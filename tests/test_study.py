@@ -18,6 +18,7 @@ from modvar_lib.errors import InputError
 CONFIG = {
     "study": "tiny",
     "dataset": "MNIST",
+    "architecture": "summed",  # measured quickly
     "regime": ["fixed", "varying"],
     "seeds": "0-2",
     "group_size": 2,
@@ -68,17 +69,18 @@ def test_the_graph_makes_every_run_table_page_and_figure(study):
         "figures/headline.png",
     ):
         assert (root / name).stat().st_size > 0
-    assert {path.stem for path in (root / "pages").iterdir()} == {
+    assert {path.stem for path in (root / "report").glob("0*.html")} == {
         path.stem for path in (root / "notebooks").iterdir()
     }
     assert len(list((root / "notebooks").glob("02_train-*"))) == 4
     table = pd.read_csv(root / "measures.csv")
     assert set(table.groupby("regime")["seed"].nunique()) == {3}
-    assert "| MNIST mlp | varying  | 3 " in (root / "headline.md").read_text()
+    assert "| MNIST summed | varying  | 3 " in (root / "headline.md").read_text()
 
 
 COMPANION = {
     "study": "companion",
+    "architecture": "mlp",
     "seeds": "0-1",
     "regime": "fixed",
     "notebooks": [
@@ -87,6 +89,7 @@ COMPANION = {
         "06_ruler",
         "07_controls",
         "08_multiverse",
+        "09_explore",
     ],
     "arms": [
         {"regime": ["fixed", "varying", "tables"]},
@@ -106,7 +109,7 @@ def test_the_whole_companion_from_nothing(study):
         assert len(pd.read_csv(root / f"{name}.csv")) > 0
     figures = {path.stem for path in (root / "figures").glob("*.png")}
     assert {"score_parts", "dose-hidden2", "ruler", "controls", "multiverse"} <= figures
-    pages = {path.stem for path in (root / "pages").iterdir()}
+    pages = {path.stem for path in (root / "report").iterdir()}
     assert set(COMPANION["notebooks"]) < pages
     copies = pd.read_csv(root / "copies.csv")
     assert set(copies["copy"]) == {"untrained", "shuffled", "rotated", "shifted", "seen"}
@@ -131,19 +134,29 @@ def test_again_does_nothing_and_a_lost_run_is_trained_alone(study):
     status, said = snakemake(study)
     assert status == 0 and "Nothing to be done" in said
     first, lost = runs.paths("tiny")[:2]
+    copies = data.ROOT / ".snakemake" / "backups"  # where Snakemake would copy the first run to
+    copies.mkdir(parents=True, exist_ok=True)
+    left_by_a_kill = Path(os.path.normpath(copies / os.path.relpath(first, data.ROOT)))
+    made_here = [folder for folder in left_by_a_kill.parents if not folder.exists()]
+    left_by_a_kill.mkdir(parents=True)
     stamp, history = (first / "history.csv").stat().st_mtime_ns, pd.read_csv(lost / "history.csv")
     shutil.rmtree(lost)
     status, said = snakemake(study)
     assert status == 0, said
+    assert list(left_by_a_kill.iterdir()) == []
+    shutil.rmtree(made_here[-1])
     assert (first / "history.csv").stat().st_mtime_ns == stamp
     pd.testing.assert_frame_equal(pd.read_csv(lost / "history.csv"), history, rtol=1e-3)
 
 
 def test_publishing_copies_what_is_finished(study, tmp_path, monkeypatch):
+    shutil.copytree(data.ROOT / "config", tmp_path / "config")
     monkeypatch.setattr(data, "ROOT", tmp_path)
     publish.publish("tiny")
     tables = tmp_path / "results" / "published" / "tiny"
-    assert {"headline.md", "measures.csv", "notebooks"} <= {path.name for path in tables.iterdir()}
+    assert {"headline.md", "measures.csv", "notebooks", "report"} <= {
+        path.name for path in tables.iterdir()
+    }
     assert (tmp_path / "figures" / "tiny" / "headline.png").is_file()
     metadata = json.loads((tables / "notebooks" / "04_analysis.ipynb").read_text())["metadata"]
     assert set(metadata) == {"kernelspec", "language_info"}

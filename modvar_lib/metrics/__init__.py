@@ -27,7 +27,7 @@ from modvar_lib.metrics import (
     selectivity,
     weights,
 )
-from modvar_lib.metrics.subject import Subject
+from modvar_lib.metrics.subject import Subject, tidy  # noqa: F401 (for one's own)
 from modvar_lib.progress import Shown
 from modvar_lib.runs import KEYS, Run, fingerprint, load, paths, study_folder
 from modvar_lib.training import one_thread
@@ -55,7 +55,20 @@ class Property:
 
 @dataclass(frozen=True)
 class Metric:
-    """rows: Subject -> rows; properties: {name of a measure among its rows: Property}."""
+    """rows: Subject -> rows; properties: {name of a measure among its rows: Property}.
+
+    >>> def silent_share(subject):
+    ...     "Share of a layer's units that are the same for every picture."
+    ...     shares = {k: float((found.total == 0).double().mean()) for k, found in subject.anova.items()}
+    ...     return [row for layer, share in shares.items() for row in tidy(layer, {"silent": share}, "")]
+    >>> METRICS["silent"] = Metric(silent_share, {"silent": Property(0, 1, ("permutation", "rescaling"))})
+    >>> _, test_digits = data.digits()
+    >>> draws = torch.from_numpy(data.evaluation_pairs(0, 100, len(test_digits)))
+    >>> rows = measure_network(Subject(models.initial("towers", seed=0), test_digits, draws))
+    >>> {row["layer"]: row["value"] for row in rows if row["measure"] == "silent"}
+    {'hidden1': 0.0, 'hidden2': 0.015625, 'bottleneck': 0.0, 'readout': 0.0}
+    >>> del METRICS["silent"]
+    """
 
     rows: Callable[[Subject], list[dict]]
     properties: dict[str, Property]
@@ -187,6 +200,10 @@ USUAL = [[a, r] for a in ("mlp", "towers") for r in ("fixed", "varying")]
 def measure_study(study: str) -> pd.DataFrame:
     """`measure` of every run of a study, on all cores. Each run's rows are kept in results/<study>/measures/ and taken from there
     the next time, unless the run or the code of the measures has changed."""
+    if study.startswith("published/"):
+        raise InputError(
+            f"study: got {study!r}, whose tables hold more networks than are kept there; allowed: a study of your own"
+        )
     return _measured(study, [(path, None) for path in paths(study)])
 
 
@@ -202,6 +219,30 @@ def measure_costly(study: str) -> pd.DataFrame:
     """The COSTLY measures of each default `mlp` and `towers` on `fixed` and `varying`, as `measure`."""
     wanted = [(path, "costly") for path in _usual(study)]
     return _measured(study, wanted, ", costly").drop(columns="copy")
+
+
+def measure_frames(study: str, pairs: int = 2000) -> pd.DataFrame:
+    """Whom each unit serves, through training: of the first run of each arm that has `frames`, for each hidden layer and unit,
+    before training, after every frame and at the end, the variances of its functional ANOVA. Columns: KEYS, epoch (so many
+    are done), layer, unit, left, right, interaction (to four digits)."""
+    framed = [path for path in paths(study) if (path / "frames.safetensors").exists()]
+    first, found = {path.parent: path for path in reversed(framed)}, []
+    for run in map(load, sorted(first.values())):
+        _, digits = data.digits(run.settings["dataset"])
+        seed, last = run.settings["seed"], run.settings["epochs"]
+        draws = torch.from_numpy(data.evaluation_pairs(seed, pairs, len(digits)))
+        for epoch in [0, *run.frames, last]:
+            with torch.no_grad():
+                layers = Subject(run.network(epoch), digits, draws, seed).anova
+            for layer in list(layers)[:-2]:  # all before the bottleneck
+                parts = {
+                    name: getattr(layers[layer], name) for name in ("left", "right", "interaction")
+                }
+                rows = pd.DataFrame(parts).map(lambda value: float(f"{value:.4g}"))
+                rows = rows.rename_axis("unit").reset_index()
+                found.append(rows.assign(**run.key, epoch=epoch, layer=layer))
+    columns = [*KEYS, "epoch", "layer", "unit", "left", "right", "interaction"]
+    return pd.concat(found)[columns] if found else pd.DataFrame(columns=columns)
 
 
 def _usual(study: str) -> list[Path]:

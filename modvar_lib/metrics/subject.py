@@ -43,7 +43,16 @@ class Anova:
 @dataclass(frozen=True)
 class Subject:
     """A network and what it is measured on. images, labels: of the test split; draws: [N, 4] rows of it; seed: of the random
-    choices that measures make (shuffles, rotations, random sets)."""
+    choices that measures make (shuffles, rotations, random sets).
+
+    >>> _, test_digits = data.digits()
+    >>> draws = torch.from_numpy(data.evaluation_pairs(0, 100, len(test_digits)))
+    >>> subject = Subject(models.initial("towers", seed=0), test_digits, draws)
+    >>> subject.layers
+    ['hidden1', 'hidden2', 'bottleneck', 'readout']
+    >>> {side: int(units.sum()) for side, units in subject.sides("hidden2").items()}
+    {'left': 31, 'right': 32}
+    """
 
     network: nn.Module
     digits: data.Digits
@@ -121,7 +130,11 @@ def anova(parts) -> dict[str, Anova]:
 
 
 def tidy(layer: str, values: dict[str, float], undefined: str, side: str = "both") -> list[dict]:
-    """A row for each {measure: value}; those that are NaN say why: `undefined`."""
+    """A row for each {measure: value}; those that are NaN say why: `undefined`.
+
+    >>> tidy("hidden1", {"silent": float("nan")}, "no unit")
+    [{'layer': 'hidden1', 'side': 'both', 'measure': 'silent', 'value': nan, 'note': 'no unit'}]
+    """
     return [
         {
             "layer": layer,
