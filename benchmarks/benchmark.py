@@ -162,7 +162,12 @@ def growth_figure(table: pd.DataFrame, label: str):
 
     figures.style()
     figure, axes = plt.subplots(
-        2, len(GROWTH), figsize=(10.5, 4.6), sharex="col", sharey="row", layout="constrained"
+        2,
+        len(GROWTH),
+        figsize=(figures.PAGE, 3.4),
+        sharex="col",
+        sharey="row",
+        layout="constrained",
     )
     for column, what in zip(axes.T, GROWTH):
         part = table[table["grows"] == what]
@@ -174,7 +179,7 @@ def growth_figure(table: pd.DataFrame, label: str):
         column[1].set_xlabel(what.replace("_", " "))
     axes[0][0].set_ylabel("s per replica-epoch")
     axes[1][0].set_ylabel("peak memory, GB")
-    figure.suptitle(label, fontsize=11)
+    figure.suptitle(label)
     return figure
 
 
@@ -267,7 +272,8 @@ def main() -> None:
         speed.to_csv(chosen.out / f"speed-{device}.csv", index=False, float_format="%.4g")
         grown.to_csv(chosen.out / f"growth-{device}.csv", index=False, float_format="%.4g")
         label = f"training `mlp`: 8 replicas, 2 epochs, batch 256, width 128 but for what grows ({device})"
-        figures.save(growth_figure(grown, label), chosen.out, f"growth-{device}")
+        alt = "Seconds and memory of training by replicas, epochs, batch size and width."
+        figures.save(growth_figure(grown, label), chosen.out / f"growth-{device}", alt)
     print(f"{time.perf_counter() - started:.0f} s in all")
 
 

@@ -45,8 +45,11 @@ if [[ $1 == *02_train* ]]; then
     mkdir -p $study/runs/MNIST-mlp-$regime/seed-$(printf %03d $seed); done
 elif [[ $1 == *03_metric* ]]; then touch $study/{measures,copies,runs,history}.csv
 else touch $study/headline.md; fi""",
-    "jupyter": r"""
-mkdir -p ${@: -1}; touch ${@: -1}/$(basename ${@: -3:1} .ipynb).html""",
+    "python": r"""
+[[ $2 == modvar_lib.report ]] || exec PYTHON "$@"
+mkdir -p $MODVAR_RESULTS/$3/report; touch $MODVAR_RESULTS/$3/report/index.html""".replace(
+        "PYTHON", sys.executable
+    ),
 }
 
 
@@ -108,7 +111,7 @@ def line(table: pd.DataFrame, what: str) -> tuple[float, float]:
 
 
 def execution(sizes: list[int], folder: Path) -> pd.DataFrame:
-    """Whole studies of so many jobs that do nothing; then the two commands of a real job, at toy size."""
+    """Whole studies of so many jobs that do nothing; then the command of a real one, at toy size."""
     stubs = folder / "stubs"
     stubs.mkdir()
     for name, script in STUBS.items():
@@ -124,19 +127,7 @@ def execution(sizes: list[int], folder: Path) -> pd.DataFrame:
     one = Path(folder, "one.ipynb")
     first = ["papermill", "--no-progress-bar", "notebooks/02_train.ipynb", one]
     first += [w for k, v in TOY.items() if k != "regime" for w in ("-p", k, v)]
-    page = [
-        "jupyter",
-        "nbconvert",
-        "--log-level",
-        "ERROR",
-        "--to",
-        "html",
-        one,
-        "--output-dir",
-        folder,
-    ]
     table.append({"jobs": "papermill, one toy training", **measured(first, folder / "papermill")})
-    table.append({"jobs": "nbconvert, its page", **measured(page, folder / "papermill")})
     return pd.DataFrame(table)
 
 
@@ -205,7 +196,7 @@ def on_disk(study: str) -> pd.DataFrame:
     folder, table = runs.study_folder(study), []
     parts = {f"run, {p.parent.name}": p.glob("*") for p in sorted(folder.glob("runs/*/seed-000"))}
     parts["executed trainings"] = folder.glob("notebooks/02_train*")
-    parts["their pages"] = folder.glob("pages/02_train*")
+    parts["their pages"] = folder.glob("report/02_train*")
     parts["tables"] = folder.glob("*.csv")
     for what, files in parts.items():
         sizes = [path.stat().st_size for path in files]
