@@ -42,7 +42,7 @@ smoke:
 	@$(MAKE) --no-print-directory reproduce CONFIG=config/smoke.yaml
 
 test: setup
-	@MODVAR_TTY= pytest
+	@MODVAR_TTY= pytest --numprocesses auto --maxprocesses 4 --no-loadscope-reorder
 
 report: setup
 	@python -m modvar_lib.report $(STUDY)

@@ -5,7 +5,9 @@ import shutil
 import tempfile
 
 import pytest
+import torch
 from playwright.sync_api import sync_playwright
+from xdist.scheduler import LoadFileScheduling
 
 from modvar_lib import data, models, verify
 from modvar_lib.settings import Settings
@@ -27,6 +29,11 @@ ARCHITECTURES = [  # every one, but only one of the doses
 ]
 
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # tests side by side share the cores
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+
+
 def pytest_configure(config):
     os.environ.pop("MODVAR_TTY", None)
     os.environ["MODVAR_RESULTS"] = config.modvar_results = tempfile.mkdtemp(
@@ -36,6 +43,17 @@ def pytest_configure(config):
 
 def pytest_unconfigure(config):
     shutil.rmtree(config.modvar_results, ignore_errors=True)
+
+
+class Files(LoadFileScheduling):
+    """Of `pytest --numprocesses 2`: tests of a file go together, and reference notebooks, as they build on each other."""
+
+    def _split_scope(self, nodeid):
+        return "reference" if ".ipynb::" in nodeid else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return Files(config, log)
 
 
 @pytest.fixture(scope="session")
