@@ -8,8 +8,6 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-import nbformat
-
 from modvar_lib import data
 from modvar_lib.errors import InputError, one_line
 from modvar_lib.settings import Settings, unknown_parameter
@@ -80,8 +78,10 @@ def versions() -> str:
     )
 
 
-def clean(executed: Path) -> nbformat.NotebookNode:
-    """An executed notebook fit to commit: outputs without timing and papermill's metadata. Errors are refused."""
+def clean(executed: Path) -> dict:
+    """An executed notebook (nbformat's) fit to commit: outputs without timing and papermill's metadata. Errors are refused."""
+    import nbformat  # takes more than a second, and kernels of notebooks have no use for it
+
     found = nbformat.read(executed, as_version=4)
     for cell in found.cells:
         if any(output.output_type == "error" for output in cell.get("outputs", [])):
