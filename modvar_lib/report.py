@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 import tempfile
+from html import escape, unescape
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,6 +21,7 @@ import numpy as np
 import pandas as pd
 from bs4 import BeautifulSoup
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from latex2mathml.converter import convert
 from markupsafe import Markup
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import InvalidNotebook
@@ -51,6 +53,14 @@ ATTRIBUTES = {
     **{tag: ["class"] for tag in ("div", "span", "details", "table")},
     **{tag: ["id"] for tag in ("h1", "h2", "h3", "h4", "h5", "h6")},
 }
+FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$]+)\$", re.DOTALL)  # as Jupyter has it
+MATHML = set(
+    "math mfrac mi mn mo mover mphantom mroot mrow mspace msqrt mstyle msub msubsup msup mtable mtd mtext mtr munder"
+    " munderover".split()
+)
+SHAPE = {
+    "*": ["accent", "display", "fence", "form", "mathvariant", "stretchy", "width"]
+}  # of those
 MEASURES = {  # columns of networks.html: a measure of the layer before the bottleneck
     "selectivity": "side_selectivity",
     "by chance": "side_selectivity_rotated",
@@ -211,7 +221,7 @@ def _notebook(exporter: HTMLExporter, path: Path, figures: list[dict], out: Path
 
 def _clean(html: str, links: dict[str, str], out: Path) -> BeautifulSoup:
     """HTML of a stranger made safe: allowed tags alone, links to pages of the report and beside it, images of its own; its tables
-    in frames that scroll."""
+    in frames that scroll, its formulas in MathML."""
     soup = BeautifulSoup(html, "html.parser")
     for tag in soup.select(
         "style, script, a.anchor-link"
@@ -231,6 +241,10 @@ def _clean(html: str, links: dict[str, str], out: Path) -> BeautifulSoup:
             tag["src"] = f"figures/{own}"
         elif not source.startswith("data:image/"):
             tag.replace_with(tag.get("alt", ""))
+    for text in soup.find_all(string=FORMULA):
+        if not text.find_parent(["pre", "code"]):
+            with_formulas = FORMULA.sub(_mathml, escape(text, quote=False))
+            text.replace_with(BeautifulSoup(with_formulas, "html.parser"))
     for number, tag in enumerate(soup("table"), 1):
         heading = tag.find_previous(["h1", "h2", "h3"])
         about = f"Table {number}" + (f": {heading.get_text()}" if heading else "")
@@ -242,6 +256,16 @@ def _clean(html: str, links: dict[str, str], out: Path) -> BeautifulSoup:
             else:
                 head.name = "td"
     return soup
+
+
+def _mathml(formula: re.Match) -> str:
+    """LaTeX as MathML, which browsers show without a script; as it is, if it is not LaTeX."""
+    block, inline = formula.groups()
+    try:
+        made = convert(unescape(block or inline), display="block" if block else "inline")
+    except Exception:  # the converter's errors have no base of their own
+        return formula[0]
+    return bleach.clean(made, MATHML, SHAPE)
 
 
 def _plain(folder: Path, pattern: str) -> list[Path]:

@@ -98,10 +98,11 @@ def test_a_notebook_that_a_kill_cut_is_left_out_and_named(copy, capsys, content)
 
 
 HOSTILE = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
+FORMULAS = rf"$\href{{javascript:document.title='taken'}}{{x}}$ $\text{{{HOSTILE}}}$ and $\frac{{$ is no formula"
 
 
 def test_what_strangers_wrote_cannot_run(copy, browser):
-    """HTML in tables, in the texts and outputs of notebooks, in links, in names of figures."""
+    """HTML in tables, in the texts, formulas and outputs of notebooks, in links, in names of figures."""
     for name in ("runs.csv", "history.csv", "measures.csv"):
         table = pd.read_csv(copy / name)
         table["regime"] = table["regime"].replace("fixed", HOSTILE)
@@ -115,6 +116,7 @@ def test_what_strangers_wrote_cannot_run(copy, browser):
     )
     found.cells += [
         nbformat.v4.new_markdown_cell(f"{HOSTILE}\n<iframe src='javascript:1'></iframe>"),
+        nbformat.v4.new_markdown_cell(FORMULAS),
         nbformat.v4.new_code_cell(HOSTILE, outputs=[shown, script], execution_count=1),
     ]
     nbformat.write(found, path)
@@ -124,7 +126,9 @@ def test_what_strangers_wrote_cannot_run(copy, browser):
         page.goto(one.as_uri())
         page.wait_for_timeout(100)
         assert "taken" not in page.title(), one.name
-        assert page.locator("img[onerror], iframe, a[href^=javascript]").count() == 0
+        assert page.locator("img[onerror], iframe, [href^=javascript]").count() == 0
+    page.goto((index.parent / "04_analysis.html").as_uri())
+    assert r"$\frac{$ is no formula" in page.locator("main").inner_text()
     page.close()
 
 
@@ -226,6 +230,15 @@ def test_code_unfolds_by_keyboard(opened):
     assert code.is_visible()
     page.get_by_role("button", name="Show all code").press("Enter")
     assert all(one.is_visible() for one in page.locator("details.code pre").all())
+    page.close()
+
+
+def test_formulas_are_formulas(opened):
+    page, _ = opened("05_why_the_score_moves")
+    formula = page.locator("math[display=block]")
+    assert formula.locator("msqrt mfrac").count() == 1 and formula.bounding_box()["height"] > 30
+    assert "score" in formula.text_content()
+    assert not any("$" in text for text in page.locator("main > p").all_inner_texts())
     page.close()
 
 
