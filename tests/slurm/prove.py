@@ -436,8 +436,8 @@ def overhead(table: pd.DataFrame) -> str:
     inside = [row.ran - row.notebook for row in whole.itertuples() if row.notebook != ""]
     return (
         f"Medians over the {len(whole)} jobs that no fault hit (lowest to highest), in seconds. Submission to start: "
-        f"{min(whole['waited'])} where a node is free; the rest is queueing. Two starts of Snakemake on the node, papermill's "
-        f"start and the notebook's page: {middle(inside)}. End to noticed: {middle(whole['noticed'])}, by the profile's interval."
+        f"{min(whole['waited'])} where a node is free; the rest is queueing. Two starts of Snakemake on the node and "
+        f"papermill's start: {middle(inside)}. End to noticed: {middle(whole['noticed'])}, by the profile's interval."
     )
 
 
