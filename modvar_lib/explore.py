@@ -49,11 +49,17 @@ def swap(network: torch.nn.Module, digits: data.Digits, rows: Tensor) -> Swap:
     return Swap(rows, answers, hidden, {k: float(score(v[0], v[1])) for k, v in every.items()})
 
 
+@lru_cache(maxsize=1)
+def _held_out(dataset: str) -> data.Digits:
+    """The test split, read once: that takes longer than all that a swap does."""
+    return data.digits(dataset)[1]
+
+
 @lru_cache(maxsize=64)
 def _served(path, epochs: int) -> tuple[torch.nn.Module, dict[str, Anova]]:
     """A network and the variances of its units, of one run after so many epochs."""
     run = runs.load(path)
-    network, (_, digits) = run.network(epochs), data.digits(run.settings["dataset"])
+    network, digits = run.network(epochs), _held_out(run.settings["dataset"])
     if not all(weights.isfinite().all() for weights in network.parameters()):
         raise InputError(f"network: the weights of {path.name} are not finite; pick another")
     draws = torch.from_numpy(data.evaluation_pairs(run.settings["seed"], DRAWS, len(digits)))
@@ -66,7 +72,7 @@ class Picture:
 
     def __init__(self, run: Run, epochs: int, scale: pd.DataFrame | None = None):
         self.network, anova = _served(run.path, epochs)
-        _, self.digits = data.digits(run.settings["dataset"])
+        self.digits = _held_out(run.settings["dataset"])
         self.layers = {k: v for k, v in anova.items() if k != "readout"}
         self.balance = {k: ((v.left - v.right) / v.total).numpy() for k, v in self.layers.items()}
         self.order = {k: np.argsort(-np.nan_to_num(v)) for k, v in self.balance.items()}
@@ -229,7 +235,7 @@ class Explorer(widgets.VBox):
 
     def __init__(self, study: str):
         found = runs.paths(study)
-        self.scale, self.rng = scale_of(study), np.random.default_rng()
+        self.scale, self.rng, self.drawn = scale_of(study), np.random.default_rng(), None
         names = [(f"{path.parent.name}, {path.name}", path) for path in found]
         wide = {"description_width": "7em"}
         self.long = {"style": wide, "layout": {"width": "34em"}}
@@ -288,26 +294,32 @@ class Explorer(widgets.VBox):
         self._look()
 
     def _look(self) -> None:
-        """Another network or epoch."""
+        """Another network or epoch, on the same examples: to compare."""
+        before = self.drawn
         try:
             self.drawn = Picture(self.run, self.epoch.value, self.scale)
         except InputError as error:
             self.drawn, self.said.value = None, str(error)
             return
-        self._draw()
+        if before and before.digits is self.drawn.digits:
+            self._show()
+        else:
+            self._draw()
 
     def _another(self) -> None:
         old = self.new.value
         self.new.value = int(self.rng.choice([digit for digit in range(10) if digit != old]))
 
     def _draw(self) -> None:
+        """Other examples of the digits."""
         if self.drawn is None:
             return
-        digits = self.drawn.digits
-        rows = rows_of(
-            digits, self.left.value, self.right.value, self.new.value, self.side.value, self.rng
-        )
-        swapped = swap(self.drawn.network, digits, rows)
+        asked = self.left.value, self.right.value, self.new.value, self.side.value
+        self.rows = rows_of(self.drawn.digits, *asked, self.rng)
+        self._show()
+
+    def _show(self) -> None:
+        swapped = swap(self.drawn.network, self.drawn.digits, self.rows)
         self.picture.value = self.drawn.png(swapped)
         before, after = (
             ", ".join(f"{v:.1f}" for v in answer) for answer in swapped.answers.tolist()

@@ -151,6 +151,11 @@ def test_by_hand_without_a_browser(study):
         assert explorer.picture.value not in seen
         seen.append(explorer.picture.value)
     assert explorer.epoch.options == (0, 4)
+    examples = explorer.rows
+    explorer.epoch.value, explorer.network.value = 0, study[0].path
+    assert torch.equal(explorer.rows, examples)  # the same, to compare epochs and networks
+    explorer.others.click()
+    assert not torch.equal(explorer.rows, examples)
     assert re.search(r"Answer .* before, .* after. Score: hidden1 ", explorer.said.value)
     with pytest.raises(InputError, match=r"study: 'nothing' has no runs"):
         explore.Explorer("nothing")
