@@ -253,8 +253,10 @@ def load(path: Path) -> Run:
         SafetensorError,
     ) as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        own = why.startswith(("architecture: got", "regime: got"))
+        mend = "if that is of your own, set MODVAR_OWN to its file; else " if own else ""
         raise InputError(
-            f"run: {path / name} is damaged ({why}); delete the folder and train again"
+            f"run: {path / name} is damaged ({why}); {mend}delete the folder and train again"
         ) from None
     return run
 
