@@ -54,13 +54,11 @@ ATTRIBUTES = {
     **{tag: ["id"] for tag in ("h1", "h2", "h3", "h4", "h5", "h6")},
 }
 FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$]+)\$", re.DOTALL)  # as Jupyter has it
-MATHML = set(
+MATHML = set(  # tags of a formula; their attributes below
     "math mfrac mi mn mo mover mphantom mroot mrow mspace msqrt mstyle msub msubsup msup mtable mtd mtext mtr munder"
     " munderover".split()
 )
-SHAPE = {
-    "*": ["accent", "display", "fence", "form", "mathvariant", "stretchy", "width"]
-}  # of those
+SHAPE = {"*": ["accent", "display", "fence", "form", "mathvariant", "stretchy", "width"]}
 MEASURES = {  # columns of networks.html: a measure of the layer before the bottleneck
     "selectivity": "side_selectivity",
     "by chance": "side_selectivity_rotated",
