@@ -85,6 +85,25 @@ def words(a: float, b: float) -> str:
     return f"{'-' if a < 0 else ''}{size['x']} {'-' if b < 0 else '+'} {size['y']}"
 
 
+def standardised(goal: Goal) -> Goal:
+    """The goal rescaled, each output apart, to the mean and the standard deviation that x + y has over the digit pairs; a
+    constant one stays as it is. What it asks for of the digits is the same; the size of the targets is that of x + y.
+
+    >>> goal = standardised(linear(8, -3))
+    >>> round(float(goal.mean()), 3), round(float(goal.std()), 3), round(float(SUM.std()), 3)
+    (9.0, 4.062, 4.062)
+    >>> np.array_equal(standardised(SUM), SUM), standardised(np.full((10, 10), 7, np.float32))[0, 0]
+    (True, np.float32(7.0))
+    """
+    table = goal.astype(np.float64)
+    mean, deviation = table.mean((0, 1)), table.std((0, 1))
+    scale = np.divide(
+        SUM.astype(np.float64).std(), deviation, where=deviation > 0, out=np.ones_like(deviation)
+    )
+    centre = np.where(deviation > 0, SUM.astype(np.float64).mean(), mean)
+    return ((table - mean) * scale + centre).astype(np.float32)
+
+
 def outputs(goal: Goal) -> int:
     """K, the numbers that a network is asked for."""
     return 1 if goal.ndim == 2 else goal.shape[2]
@@ -181,6 +200,18 @@ def tables(epoch: int, seed: int, schedule: Schedule) -> Goal:
     table = rng("tables", seed, epoch // schedule.period).standard_normal((10, 10))
     table = (table - table.mean()) / table.std()
     return (wanted.mean() + wanted.std() * table).astype(np.float32)
+
+
+@regime
+@ends_on_the_sum
+def additive(epoch: int, seed: int, schedule: Schedule) -> Goal:
+    """f(x) + g(y), f and g random functions of a digit, with the mean and variance that `varying` has at that time. It varies,
+    and is modular, but not linear."""
+    like = linear(*drawn(epoch, seed, schedule))
+    f, g = rng("additive", seed, epoch // schedule.period).standard_normal((2, 10))
+    table = f[:, None] + g
+    table = (table - table.mean()) / table.std()
+    return (like.mean() + like.std() * table).astype(np.float32)
 
 
 @regime

@@ -136,6 +136,14 @@ class Replicas:
         """Outputs [R, B, K] for each replica's own pairs [R, B, 2, 28, 28]."""
         return self._forward({k: turned(v) for k, v in self.leaves.items()}, pairs)
 
+    def connections(self) -> list[Tensor]:
+        """The weights of all layers before the readout, [R, ...] each: matrices and kernels, no biases and no gains of norms."""
+        return [
+            leaf
+            for name, leaf in self.leaves.items()
+            if leaf.dim() > 2 and name.endswith("weight") and not name.startswith("readout.")
+        ]
+
     def weights(self, replica: int) -> dict[str, Tensor]:
         """One replica's weights, on the CPU."""
         return {
@@ -170,8 +178,9 @@ class _OneByOne(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         pictures, kernels = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[0]  # the pixels' is not
         return (
-            nn.grad.conv2d_input(pictures.shape, kernels, gradient, ctx.stride),
+            nn.grad.conv2d_input(pictures.shape, kernels, gradient, ctx.stride) if wanted else None,
             nn.grad.conv2d_weight(pictures, kernels.shape, gradient, ctx.stride),
             gradient.sum((0, 2, 3)),
             None,
@@ -234,8 +243,8 @@ class Attention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1)  # [B, heads, T, T]
-        return self.out((weights @ v).transpose(1, 2).flatten(-2))
+        mixed = F.scaled_dot_product_attention(q, k, v)  # [B, heads, T, D / heads]
+        return self.out(mixed.transpose(1, 2).flatten(-2))
 
 
 class OverTokens(nn.Module):

@@ -37,6 +37,12 @@ class Settings(Schedule):
     learning_rate: float = Field(
         1e-3, gt=0, allow_inf_nan=False, description="a number above 0"
     )  # Adam's default
+    standardise: bool = Field(
+        False, description="True or False"
+    )  # as the original, whose targets change their mean and size at every switch
+    penalty: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="a number from 0"
+    )  # of absolute weights before the readout, in the loss; the original has none
     test_pairs: int = Field(
         5_000, ge=2, description="a whole number from 2"
     )  # standard error of R² below 0.005
@@ -54,7 +60,7 @@ class Settings(Schedule):
     @field_validator("*", mode="before")
     @classmethod
     def _no_bool(cls, value, info):
-        if isinstance(value, bool):
+        if isinstance(value, bool) != (info.field_name == "standardise"):
             raise ValueError(_got(info.field_name, value, cls))
         return value
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-STREAMS = ("weights", "pairs", "goals", "evaluation", "tables", "measures")
+STREAMS = ("weights", "pairs", "goals", "evaluation", "tables", "measures", "additive")
 
 
 def rng(stream: str, seed: int, index: int = 0) -> np.random.Generator:

@@ -65,7 +65,7 @@ def train(
     """Train one network a seed; return them in the order of `settings.seeds`. With `checkpoints`, lots that were being trained go
     on where they were.
 
-    History columns: epoch (from 0), a, b (the goal, nan if it is not a·x + b·y), train_mse (mean over the epoch, while
+    History columns: epoch (from 0), a, b (the goal, before it is standardised; nan if it is not a·x + b·y), train_mse (mean over the epoch, while
     learning), and after the epoch on held-out pairs: test_mse and test_r2 on the goal of the epoch, sum_mse and sum_r2 on x + y
     (against the sum of the outputs, when there are several).
     R² is 1 at best, 0 for the best constant, and unbounded below.
@@ -194,6 +194,7 @@ def train_lot(
     """Train some seeds as one batched program: (history, weights) of each. `splits` are on the device already."""
     device, regime = settings.torch_device, goals.REGIMES[settings.regime]
     training_digits, test_digits = splits
+    shape = goals.standardised if settings.standardise else lambda goal: goal
     first = regime(0, seeds[0], settings)
     goals.check(settings.regime, first)
     outputs = goals.outputs(first)
@@ -220,9 +221,10 @@ def train_lot(
     for epoch in shown.epochs(len(histories[0])):
         if goals.restart(epoch, settings.regime, settings):
             optimizer = fresh()
-        tables = [regime(epoch, seed, settings) for seed in seeds]
-        for table in tables:
+        drawn = [regime(epoch, seed, settings) for seed in seeds]
+        for table in drawn:
             goals.check(settings.regime, table)
+        tables = [shape(table) for table in drawn]
         pairs = on_device(
             [
                 data.training_pairs(s, epoch, settings.pairs_per_epoch, len(training_digits))
@@ -240,7 +242,10 @@ def train_lot(
                 .sum(-1)
             )  # [R, B]
             optimizer.zero_grad()
-            errors.mean(1).sum().backward()
+            loss = errors.mean(1).sum()
+            if settings.penalty:
+                loss = loss + settings.penalty * sum(w.abs().sum() for w in replicas.connections())
+            loss.backward()
             optimizer.step()
             squared += errors.detach().sum(1)
         answers = evaluate(replicas, test_digits.images, test_pairs, buffer, settings.batch_size)
@@ -254,7 +259,7 @@ def train_lot(
             ),
             **dict(zip(("sum_mse", "sum_r2"), mse_and_r2(answers.sum(-1, keepdim=True), sums))),
         }
-        for i, (history, table) in enumerate(zip(histories, tables)):
+        for i, (history, table) in enumerate(zip(histories, drawn)):
             a, b = goals.coefficients(table)
             history.append(
                 {

@@ -94,7 +94,7 @@ def test_controls_end_on_the_sum_and_change_only_when_varying_may(name):
     assert all(np.array_equal(table, SUM) for table in tables[90:])
     changed = {e for e in range(1, 90) if not np.array_equal(tables[e], tables[e - 1])}
     assert changed <= set(range(10, 90, 10))
-    assert bool(changed) == (name in ("varying", "offset", "factor", "tables"))
+    assert bool(changed) == (name in ("varying", "offset", "factor", "tables", "additive"))
 
 
 def additive(table):
@@ -151,3 +151,27 @@ def test_restarts_are_where_varying_switches():
     assert not any(goals.restart(e, "varying", ORIGINAL) for e in range(100))
     schedule = Schedule(epochs=20, period=8, final_epochs=7)
     assert [e for e in range(20) if goals.restart(e, "restarts", schedule)] == [8, 13]
+
+
+@pytest.mark.parametrize("name", goals.REGIMES)
+def test_a_standardised_goal_differs_from_the_goal_by_shift_and_scale_alone(name):
+    """To the mean and standard deviation of x + y; what is asked of the digits stays in proportion, the last phase as it is."""
+    for epoch in (0, 15, 95):
+        goal = goals.REGIMES[name](epoch, 3, goals.Schedule()).astype(np.float64)
+        table = goals.standardised(goal.astype(np.float32))
+        assert np.allclose(table.mean((0, 1)), 9, atol=1e-5)
+        assert np.allclose(table.std((0, 1)), np.sqrt(16.5), atol=1e-5)
+        for k in range(goals.outputs(goal)):
+            one, other = goal.reshape(100, -1)[:, k], table.reshape(100, -1)[:, k]
+            assert np.corrcoef(one, other)[0, 1] > 1 - 1e-6
+    assert np.array_equal(goals.standardised(goals.SUM), goals.SUM)
+
+
+def test_additive_goals_are_modular_and_not_linear():
+    for epoch in (0, 10, 20):
+        goal = goals.additive(epoch, 1, goals.Schedule()).astype(np.float64)
+        rest = goal - goal.mean(0) - goal.mean(1, keepdims=True) + goal.mean()
+        like = goals.varying(epoch, 1, goals.Schedule())
+        assert abs(rest).max() < 1e-5 * abs(goal).max()
+        assert np.isnan(goals.coefficients(goal)).all()
+        assert np.allclose([goal.mean(), goal.std()], [like.mean(), like.std()], rtol=1e-5)

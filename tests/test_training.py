@@ -263,3 +263,35 @@ def test_sgd_is_torchs(toy, splits):
     for name, value in start.items():
         assert torch.allclose(fast[name] - value, 2 * (slow[name] - value), atol=1e-6)
     assert not torch.allclose(slow["readout.bias"], start["readout.bias"], atol=1e-6)
+
+
+def test_a_penalty_is_that_of_the_weights_before_the_readout_and_of_nothing_else(toy, splits):
+    """One step of plain gradient descent: with the penalty, weights before the readout move by rate times penalty more against
+    their sign; biases and the readout move as without."""
+    size = {"epochs": 1, "pairs_per_epoch": 64, "batch_size": 64, "final_epochs": 0}
+    step = {"optimizer": "sgd", "learning_rate": 1e-4, "seeds": (0, 1)}
+    plain = training.train(toy(**size, **step), splits)
+    penalised = training.train(toy(**size, **step, penalty=0.5), splits)
+    for without, with_it in zip(plain, penalised):
+        start = models.initial("mlp", with_it.settings["seed"]).state_dict()
+        for name, weight in start.items():
+            moved = with_it.weights[name] - without.weights[name]
+            counts = name.endswith("weight") and not name.startswith("readout")
+            expected = -1e-4 * 0.5 * weight.sign() if counts else torch.zeros_like(weight)
+            assert torch.allclose(moved, expected, atol=2e-7), name
+        assert with_it.history["train_mse"].equals(without.history["train_mse"])
+
+
+def test_a_standardised_run_is_trained_on_standardised_goals(toy, splits):
+    """With weights that hardly move, its training error is that of the untrained network on the rescaled goal."""
+    still = toy(regime="varying", epochs=2, seeds=(0,), learning_rate=1e-12, standardise=True)
+    trained = training.train(still, splits)[0]
+    drawn = goals.varying(0, 0, still)
+    assert trained.settings["standardise"]
+    assert tuple(trained.history.loc[0, ["a", "b"]]) == goals.coefficients(drawn)
+    pairs = torch.from_numpy(data.training_pairs(0, 0, still.pairs_per_epoch))
+    target = training.targets_of([goals.standardised(drawn)], splits[0], pairs[None])[0]
+    with torch.no_grad():
+        out = models.initial("mlp", 0)(data.halves(splits[0].images, pairs))
+    error = (out - target).square().mean().item()
+    assert trained.history["train_mse"][0] == pytest.approx(error, rel=1e-4)
