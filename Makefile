@@ -1,89 +1,93 @@
-# make reproduce   the original experiment, in full          make test        every test
-# make smoke       the same graph at toy size                make benchmark   speed and memory
-# make report      a study as a site to read                 make lab         JupyterLab: the notebooks, the explorer
-# make verify      every published number and figure, from the committed tables; some networks trained again
-# make paper       the whole companion: hours; then make publish STUDY=paper: the published results
-# PROFILE=slurm    with reproduce, paper or smoke: on a cluster, as profiles/slurm/config.yaml says
-# Everything needs only a python3 (3.11 or newer, with venv) and installs into .venv by itself.
+# make reproduce   the original experiment, in full          make test        the tests; test-all: the slow ones too
+# make smoke       the same graph at toy size                make lab         JupyterLab: the notebooks, the explorer
+# make paper       the published study: trains what is new   make verify      every published table and figure, derived again
+# make book        a study as a site to read: STUDY=paper    make benchmark   speed and memory
+# CONFIG=my.yaml   with reproduce: a study of your own       PROFILE=slurm    with reproduce, paper, smoke: on a cluster
+# Everything needs only a python3 (3.11 or newer, with venv); each command installs what it needs into .venv.
 
 SHELL := /bin/bash
+.SHELLFLAGS := -euc
 .DELETE_ON_ERROR:
 PYTHON ?= python3
 CONFIG ?= config/original.yaml
-STUDY ?= $(shell sed -n 's/^study: *//p' $(CONFIG) 2>&-)
-DATASET ?= MNIST
 PROFILE ?= default
-RESULTS := $(or $(MODVAR_RESULTS),results)
+DATASET ?= MNIST
+# Taken as text: recipes read them as quoted shell variables, and neither make nor a shell expands what is in them
+override CONFIG := $(value CONFIG)
+override PROFILE := $(value PROFILE)
+override DATASET := $(value DATASET)
+override STUDY := $(value STUDY)
+export PROFILE DATASET STUDY
+export MODVAR_CONFIG := $(CONFIG)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-$(if $(wildcard profiles/$(PROFILE)/config.yaml),,$(error PROFILE: got '$(PROFILE)'; allowed: $(notdir $(wildcard profiles/*))))
-$(if $(wildcard $(CONFIG)),,$(error CONFIG: got '$(CONFIG)'; allowed: $(wildcard config/*.yaml), or a file of yours))
-LOCAL := $(filter default,$(PROFILE))
-# the terminal to draw progress bars on, if there is one and jobs run on this machine
-export MODVAR_TTY := $(if $(LOCAL),$(shell test -t 2 && readlink /proc/self/fd/2))
+ready = $(addprefix .venv/ready-,$(1))
 
-.PHONY: reproduce paper smoke test report lab verify benchmark publish reference data lock setup
+.PHONY: reproduce paper smoke book test test-all verify lab benchmark reference data lock setup
 
-reproduce: setup
-	@echo "Study $(STUDY) from $(CONFIG): finished runs are kept, the rest is trained. Logs, tables and the report: $(RESULTS)/$(STUDY)/"
-	@$(if $(LOCAL),,echo "Jobs go to Slurm as profiles/$(PROFILE)/config.yaml says. What they print: $(RESULTS)/$(STUDY)/slurm/")
-	@mkdir -p $(RESULTS) && exec 9> $(RESULTS)/.$(notdir $(STUDY)).lock && \
-	{ flock --nonblock 9 || { echo "Another make works on this study; waiting for it"; flock 9; }; } && \
-	snakemake --workflow-profile profiles/$(PROFILE) $(if $(LOCAL),,--slurm-logdir $(RESULTS)/$(STUDY)/slurm) --configfile $(CONFIG) 9>&-
-	@echo && cat $(RESULTS)/$(STUDY)/headline.md && echo
-	@echo "Look at  $(RESULTS)/$(STUDY)/report/index.html  the report: figures, notebooks, every network"
-	@echo "         $(RESULTS)/$(STUDY)/*.csv              the tables;  figures/;  runs/  every network;  notebooks/  as executed"
-	@echo "Explore  make lab, then 09_explore.ipynb with study = \"$(STUDY)\""
+paper: export MODVAR_CONFIG := config/paper.yaml
+smoke: export MODVAR_CONFIG := config/smoke.yaml
+reproduce paper smoke: $(call ready,run book) $(if $(filter default,$(PROFILE)),,$(call ready,cluster))
+	@profile="profiles/$$PROFILE"; results="$${MODVAR_RESULTS:-results}"; \
+	test -f "$$profile/config.yaml" || { echo "PROFILE: got '$$PROFILE'; allowed:" $$(cd profiles && echo *); exit 1; }; \
+	study="$$(python -m modvar_lib.study "$$MODVAR_CONFIG")"; folder="$$results/$$study"; slurm=(); \
+	echo "Study $$study from $$MODVAR_CONFIG: groups whose tables are there are kept, the others trained. Everything goes to $$folder/"; \
+	test "$$PROFILE" = default || slurm=(--slurm-logdir "$$folder/slurm"); \
+	mkdir -p "$$results"; exec 9> "$$results/.$$study.lock"; \
+	flock --nonblock 9 || { echo "Another make works on this study; waiting for it"; flock 9; }; \
+	snakemake --workflow-profile "$$profile" "$${slurm[@]}" 9>&-; \
+	if test -f "$$folder/headline.md"; then echo; cat "$$folder/headline.md"; echo; fi; \
+	echo "Look at  $$folder/book/index.html   the study as a site: notebooks, figures, reference"; \
+	echo "         $$folder/groups/ and *.csv  the tables;  notebooks/  as executed;  runs/  every network trained here"
 
-# resumes where it was stopped
-paper:
-	@$(MAKE) --no-print-directory reproduce CONFIG=config/paper.yaml
+book: $(call ready,run book)
+	@study="$${STUDY:-$$(python -m modvar_lib.study "$$MODVAR_CONFIG")}"; python book/build.py "$$study"
 
-smoke:
-	@$(MAKE) --no-print-directory reproduce CONFIG=config/smoke.yaml
+test: $(call ready,run test)
+	@pytest --numprocesses auto --maxprocesses 4 --no-loadscope-reorder -m "not slow"
 
-test: setup
-	@MODVAR_TTY= pytest --numprocesses auto --maxprocesses 4 --no-loadscope-reorder
+test-all: $(call ready,run test)
+	@pytest --numprocesses auto --maxprocesses 4 --no-loadscope-reorder
 
-report: setup
-	@python -m modvar_lib.report $(STUDY)
+verify: $(call ready,run test)
+	@pytest tests/test_published.py
 
-lab: setup
+lab: $(call ready,run lab)
 	@cd notebooks && jupyter lab $(LAB)
 
-verify: setup
-	@python -m modvar_lib.verify
-
-# skorch is one of the peers; the project itself does not need it
-benchmark: setup
-	@uv pip install --quiet skorch
+benchmark: $(call ready,run benchmark)
 	@python benchmarks/benchmark.py $(if $(OUT),--out $(OUT))
 
-publish: setup
-	@python -m modvar_lib.publish $(STUDY)
-
 # the executed notebooks that the tests compare with: run after a change to a notebook, read the difference, commit it
-reference: setup
+reference: $(call ready,run test)
 	@python tests/reference/make.py
 
-data: setup
-	@python -m modvar_lib.data $(DATASET)
+data: $(call ready,run)
+	@python -m modvar_lib.data "$$DATASET"
 
-# exact versions of everything, without addresses. CUDA libraries are left to torch, which pins them itself, so that
-# UV_TORCH_BACKEND=cpu can do without them.
-lock: setup
-	@uv pip compile pyproject.toml --upgrade --universal --python-version 3.11 --no-header --no-annotate --quiet \
+setup: $(call ready,run book lab)
+
+# Exact versions of everything, without addresses. CUDA libraries are left to torch, which pins them itself, so that the
+# build without them has none.
+lock: $(call ready,run)
+	@uv pip compile pyproject.toml --all-extras --upgrade --universal --python-version 3.11 --no-header --no-annotate --quiet \
 	| grep -vE '^(nvidia-|cuda-|triton)' > requirements.lock.new && mv requirements.lock.new requirements.lock
 	@echo "made requirements.lock; read git diff requirements.lock, then make test"
 
-setup: .venv/ready
-
-.venv/ready: requirements.lock pyproject.toml
+# torch as it comes for Linux brings 2.5 GB of CUDA. Where there is no NVIDIA driver, the build without it is fetched from
+# PyTorch's own index (the version of requirements.lock, 0.2 GB); where that index cannot be reached, torch as it comes.
+# UV_TORCH_BACKEND=cpu, cu130, ... decides instead.
+.venv/ready-run: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys, venv, ensurepip; assert sys.version_info >= (3, 11)' 2>/dev/null || \
 	{ echo "python: $(PYTHON) is $$($(PYTHON) --version 2>&1); allowed: Python 3.11 or newer with its venv module (PYTHON=/path/to/python3)"; exit 1; }
-	@echo "Setting up .venv: about 190 packages, 3.1 GB to download, 6.4 GB on disk; 2.5 GB of the download is CUDA."
-	@echo "Without a GPU: UV_TORCH_BACKEND=cpu make ... fetches a CPU build of torch from PyTorch's own index instead."
 	@$(PYTHON) -m venv .venv
 	@pip install --quiet --disable-pip-version-check uv
-	@uv pip install --quiet --compile-bytecode --requirements requirements.lock
-	@uv pip install --quiet --no-deps --editable .
+	@echo "Setting up .venv: about 140 packages, 1.7 GB on disk, or 6.3 GB with CUDA (2.5 GB more to download)"
+	@if [[ -z "$${UV_TORCH_BACKEND:-}" && $$(uname) = Linux ]] && ! command -v nvidia-smi > /dev/null; then \
+	UV_HTTP_RETRIES=0 UV_HTTP_TIMEOUT=20 uv pip install --quiet --torch-backend cpu --constraint requirements.lock torch torchvision 2> /dev/null || \
+	echo "PyTorch's index cannot be reached: torch comes with CUDA, which this machine does not need"; fi
+	@uv pip install --quiet --compile-bytecode --constraint requirements.lock --editable .
+	@touch $@
+
+.venv/ready-%: .venv/ready-run
+	@uv pip install --quiet --compile-bytecode --constraint requirements.lock --editable '.[$*]'
 	@touch $@

@@ -1,14 +1,14 @@
-"""Speed and memory of training, in one run: python benchmarks/benchmark.py (or make benchmark). About six minutes on two cores.
+"""Speed and memory of training, in one run of about six minutes on two cores: make benchmark
 
-Seconds are per replica-epoch: one network, 60,000 pairs, held-out evaluation included. The floor is the multiply-adds of forward
-and backward over the rate of a large float32 matrix product with all cores. These machines are noisy: everything takes its turn
-in each round, the rate is measured again around every timing, ratios are medians over rounds, and ratios are what to read.
+Seconds are per replica-epoch: one network, 60,000 pairs, held-out evaluation included. The floor is the multiply-adds
+of forward and backward over the rate of a large float32 matrix product with all cores. Machines are noisy: everything
+takes its turn in each round, the rate is measured again around every timing, ratios are medians over rounds, and ratios
+are what to read.
 """
 
 import argparse
-import contextlib
-import io
 import multiprocessing
+import os
 import statistics
 import threading
 import time
@@ -16,18 +16,20 @@ from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
+os.environ["TQDM_DISABLE"] = "1"
+
 import pandas as pd
 import peers
-import psutil
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from modvar_lib import data, figures, models, training
+from modvar_lib import data, models, training
+from modvar_lib.architectures.calibration import Dose
 from modvar_lib.settings import Settings
 
 EPOCH = peers.EPOCH
-GROWTH = {  # what grows, and the value of the others meanwhile
+GROWTH = {  # what grows, and its value while something else does
     "replicas": ([1, 2, 4, 8, 16, 32, 64], 8),
     "epochs": ([1, 2, 4, 8], 2),
     "batch_size": ([64, 128, 256, 512, 1024], 256),
@@ -36,7 +38,8 @@ GROWTH = {  # what grows, and the value of the others meanwhile
 
 
 def multiply_adds(name: str) -> int:
-    """Of forward and backward for one pair, as PyTorch's FlopCounterMode counts them; none for the gradient of the pixels."""
+    """Of forward and backward for one pair, as PyTorch's FlopCounterMode counts them; no gradient of the pixels is
+    computed, and none is counted."""
     network = models.initial(name, 0)
     with FlopCounterMode(display=False) as counted:
         network(torch.zeros(1, 2, 28, 28)).sum().backward()
@@ -44,7 +47,7 @@ def multiply_adds(name: str) -> int:
 
 
 def peak(device: str, size: int = 4096, seconds: float = 1.0) -> float:
-    """Multiply-adds a second of a large float32 matrix product: the best of the products that fit in `seconds`."""
+    """Multiply-adds per second of a large float32 matrix product: the best of those that fit in `seconds`."""
     a, b, out = (torch.rand(size, size, device=device) for _ in range(3))
     best, until = 0.0, time.perf_counter() + seconds
     while time.perf_counter() < until:
@@ -56,45 +59,28 @@ def peak(device: str, size: int = 4096, seconds: float = 1.0) -> float:
     return best
 
 
-def batched(splits, pairs: int, device: str, architecture: str, replicas: int) -> float:
-    """Seconds per replica-epoch of `training.train`, start-up left out."""
-    seconds = []
+def batched(pairs: int, device: str, architecture: str, replicas: int, at_once: int = 1) -> float:
+    """Seconds per replica-epoch of `training.train`, start-up left out; with so many trainings at once."""
+    splits, seconds = data.digits(), []
     for epochs in (1, 3):  # the second minus the first: two epochs without the start
         settings = Settings(
             architecture=architecture,
             regime="varying",
             seeds=range(replicas),
             epochs=epochs,
-            final_epochs=1,
+            final_epochs=0,
             device=device,
             pairs_per_epoch=pairs,
             test_pairs=max(2, 5_000 * pairs // EPOCH),
         )
+        threads = [threading.Thread(target=training.train, args=(settings, splits)) for _ in range(at_once)]
         started = time.perf_counter()
-        with contextlib.redirect_stdout(io.StringIO()):
-            training.train(settings, splits)
-        seconds.append(time.perf_counter() - started)
-    return (seconds[1] - seconds[0]) / 2 / replicas * EPOCH / pairs
-
-
-def side_by_side(splits, pairs: int) -> float:
-    """Seconds per replica-epoch of two trainings of 8 `mlp` at once, both counted."""
-
-    def one():
-        settings = Settings(
-            seeds=range(8), epochs=2, final_epochs=1, device="cpu", pairs_per_epoch=pairs
-        )
-        training.train(settings, splits)
-
-    both = [threading.Thread(target=one) for _ in range(2)]
-    started = time.perf_counter()
-    with contextlib.redirect_stdout(io.StringIO()):
-        for thread in both:
+        for thread in threads:
             thread.start()
-        for thread in both:
+        for thread in threads:
             thread.join()
-    seconds = time.perf_counter() - started
-    return seconds / 2 / 8 / 2 * EPOCH / pairs
+        seconds.append(time.perf_counter() - started)
+    return (seconds[1] - seconds[0]) / 2 / replicas / at_once * EPOCH / pairs
 
 
 def wide(width: int) -> str:
@@ -112,169 +98,81 @@ def wide(width: int) -> str:
     return Wide.__name__.lower()
 
 
-def one_growth(what: str, value: int, device: str) -> dict:
+def one_growth(what: str, value: int, device: str, pairs: int) -> dict:
     """Seconds per replica-epoch, seconds in all and peak GB of one training in this process."""
-    at = {name: chosen for name, (_, chosen) in GROWTH.items()} | {what: value}
-    splits = data.digits()
-    settings = Settings(
-        architecture=wide(at["width"]),
-        seeds=range(at["replicas"]),
-        epochs=at["epochs"],
-        final_epochs=1,
-        batch_size=at["batch_size"],
-        pairs_per_epoch=6_144,
-        test_pairs=512,
-        device=device,
-    )
-    with contextlib.redirect_stdout(io.StringIO()):
-        training.train(settings.model_copy(update={"epochs": 1, "pairs_per_epoch": 1024}), splits)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak so far is of reading the digits
-        started = time.perf_counter()
-        training.train(settings, splits)
+    at, splits = {name: usual for name, (_, usual) in GROWTH.items()} | {what: value}, data.digits()
+    replicas, sizes = at.pop("replicas"), {"pairs_per_epoch": pairs, "test_pairs": 512, "device": device}
+    settings = Settings(architecture=wide(at.pop("width")), seeds=range(replicas), **at, **sizes)
+    training.train(settings.model_copy(update={"epochs": 1, "pairs_per_epoch": 1024}), splits)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is of reading the digits
+    started = time.perf_counter()
+    training.train(settings, splits)
     seconds = time.perf_counter() - started
-    if device == "cpu":
-        status = Path("/proc/self/status").read_text()
-        peak_gb = int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e9
-    else:
-        peak_gb = torch.cuda.max_memory_allocated() / 1e9
-    each = seconds / at["replicas"] / at["epochs"] * EPOCH / settings.pairs_per_epoch
-    return {
-        "grows": what,
-        "value": value,
-        "s per replica-epoch": each,
-        "s in all": seconds,
-        "peak GB": peak_gb,
-    }
+    kilobytes = Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]
+    gigabytes = int(kilobytes) * 1024 / 1e9 if device == "cpu" else torch.cuda.max_memory_allocated() / 1e9
+    each = seconds / replicas / settings.epochs * EPOCH / pairs
+    return {"grows": what, "value": value, "s per replica-epoch": each, "s in all": seconds, "peak GB": gigabytes}
 
 
-def growth(device: str) -> pd.DataFrame:
+def growth(device: str, pairs: int) -> pd.DataFrame:
     """Time and memory against each of GROWTH, every value in a fresh process."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__"])  # imported once, not for every value
     with ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1) as fresh:
         todo = [(what, value) for what, (values, _) in GROWTH.items() for value in values]
-        return pd.DataFrame([fresh.submit(one_growth, *one, device).result() for one in todo])
+        return pd.DataFrame([fresh.submit(one_growth, *one, device, pairs).result() for one in todo])
 
 
-def growth_figure(table: pd.DataFrame, label: str):
-    """Time above, memory below, a column for each thing that grows."""
-    import matplotlib.pyplot as plt
-
-    figures.style()
-    figure, axes = plt.subplots(
-        2,
-        len(GROWTH),
-        figsize=(figures.PAGE, 3.4),
-        sharex="col",
-        sharey="row",
-        layout="constrained",
-    )
-    for column, what in zip(axes.T, GROWTH):
-        part = table[table["grows"] == what]
-        for ax, y in zip(column, ("s per replica-epoch", "peak GB")):
-            ax.plot(part["value"], part[y], "o-", color=figures.COLOURS[0])
-            ax.set(xscale="log", ylim=(0, 1.15 * table[y].max()))
-            ax.set_xticks(part["value"], [str(v) for v in part["value"]])
-            ax.minorticks_off()
-        column[1].set_xlabel(what.replace("_", " "))
-    axes[0][0].set_ylabel("s per replica-epoch")
-    axes[1][0].set_ylabel("peak memory, GB")
-    figure.suptitle(label)
-    return figure
+def contestants(pairs: int, device: str) -> dict:
+    """{name: function that returns seconds per replica-epoch}; a name starts with its architecture, unless `mlp`."""
+    counts, slow = (1, 4, 8, 16) if device == "cpu" else (1, 8, 64, 128), pairs // 2
+    others = [name for name, cls in models.ARCHITECTURES.items() if name != "mlp" and not issubclass(cls, Dose)]
+    return {
+        **{f"mlp, {n} together": lambda n=n: batched(pairs, device, "mlp", n) for n in counts},
+        **{f"{name}, 8 together": lambda name=name: batched(slow, device, name, 8) for name in others},
+        "two trainings of 8 mlp at once": lambda: batched(pairs, device, "mlp", 8, at_once=2),
+        "DataLoader loop": lambda: peers.dataloader(slow),
+        "DataLoader loop, a process per core": lambda: peers.processes(slow),
+        **({"skorch": lambda: peers.skorch(slow)} if find_spec("skorch") else {}),
+        "vmap as in the tutorial, 8 together": lambda: peers.tutorial_vmap(slow),
+    }
 
 
-def shown(table: pd.DataFrame) -> None:
-    print("\n" + table.to_markdown(index=False, floatfmt=".3g") + "\n", flush=True)
+def speed(pairs: int, device: str, rounds: int) -> pd.DataFrame:
+    """Every contestant once per round; medians over rounds."""
+    what, work, rates = contestants(pairs, device), {n: multiply_adds(n) for n in models.ARCHITECTURES}, [peak(device)]
+    times, ratios = {name: [] for name in what}, {name: [] for name in what}
+    for i in range(rounds):
+        for name, seconds in what.items():
+            times[name].append(seconds())
+            rates.append(peak(device))
+            floor = work.get(name.split(",")[0], work["mlp"]) * EPOCH / max(rates[-2:])
+            ratios[name].append(times[name][-1] / floor)
+        print(f"round {i + 1} of {rounds}", flush=True)
+    lowest, rate, highest = (2e-9 * f(rates) for f in (min, statistics.median, max))
+    print(f"peak rate {rate:.0f} GFLOP/s (median; {lowest:.0f} to {highest:.0f}); multiply-adds per pair in all:")
+    print(", ".join(f"{name} {count:,}" for name, count in work.items()))
+    table = pd.DataFrame({"what": list(what), "s per replica-epoch": map(statistics.median, times.values())})
+    for name, f in (("x floor", statistics.median), ("lowest", min), ("highest", max)):
+        table[name] = list(map(f, ratios.values()))
+    loop = table["s per replica-epoch"][table["what"] == "DataLoader loop"].item()
+    return table.assign(**{"x faster than the loop": loop / table["s per replica-epoch"]})
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--rounds", type=int, default=3)
-    arguments.add_argument("--pairs", type=int, default=12_000, help="pairs an epoch that is timed")
-    arguments.add_argument("--device", default="cpu", help="cpu or cuda")
-    arguments.add_argument(
-        "--out", type=Path, help="a folder to write the tables and the figure to"
-    )
-    chosen = arguments.parse_args()
-    device, pairs = chosen.device, chosen.pairs
-
-    splits, started = data.digits(), time.perf_counter()
-    machine = (
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads, {psutil.cpu_count()} cores"
-    )
-    print(f"{machine}, {device if device == 'cpu' else torch.cuda.get_device_name()}")
-    alone = pairs // 2  # of the slow ones
-    loops = {
-        "DataLoader loop": (peers.dataloader, peers.mnist()),
-        "DataLoader loop with Normalize": (peers.dataloader, peers.mnist(peers.NORMALIZE)),
-    }
-    if find_spec("skorch"):
-        loops["skorch"] = (peers.skorch, loops["DataLoader loop"][1])
-    else:
-        print("skorch is not installed: pip install skorch")
-    counts = (1, 4, 8, 16) if device == "cpu" else (1, 8, 64, 128)
-    usual = counts[-2]
-    contestants = {
-        **{
-            f"mlp, {n} together": lambda n=n: batched(splits, pairs, device, "mlp", n)
-            for n in counts
-        },
-        **{
-            f"{name}, {usual} together": lambda name=name: batched(
-                splits, pairs // 2, device, name, usual
-            )
-            for name, cls in models.ARCHITECTURES.items()
-            if name != "mlp" and not issubclass(cls, models.Dose)
-        },
-        **{name: lambda f=f, s=s: f(s, alone) for name, (f, s) in loops.items()},
-        "DataLoader loop, a process a core": lambda: peers.processes(alone),
-        "vmap as in the tutorial, 8 together": lambda: peers.tutorial_vmap(splits[0], alone, 8),
-        "two trainings of 8 mlp at once": lambda: side_by_side(splits, pairs),
-    }
-    times = {name: [] for name in contestants}
-    ratios = {name: [] for name in contestants}
-    work = {name: multiply_adds(name) for name in models.ARCHITECTURES}
-    rates = [peak(device)]
-    for i in range(chosen.rounds):
-        for name, seconds in contestants.items():
-            times[name].append(seconds())
-            rates.append(peak(device))
-            each = work.get(name.split(",")[0], work["mlp"]) * EPOCH / max(rates[-2:])
-            ratios[name].append(times[name][-1] / each)
-        print(
-            f"round {i + 1} of {chosen.rounds}, {time.perf_counter() - started:.0f} s", flush=True
-        )
-
-    rate = statistics.median(rates)
-    print(
-        f"peak rate {2e-9 * rate:.0f} GFLOP/s (median; {2e-9 * min(rates):.0f} to {2e-9 * max(rates):.0f});"
-        f" mlp: {work['mlp']:,} multiply-adds a pair, floor {work['mlp'] * EPOCH / rate:.3f} s per replica-epoch"
-    )
-    grown = growth(device)
-    shown(grown)
-    typical = {name: statistics.median(seconds) for name, seconds in times.items()}
-    ours = typical[f"mlp, {usual} together"]
-    speed = pd.DataFrame(
-        {
-            "what": name,
-            "s per replica-epoch": seconds,
-            "x floor": statistics.median(ratios[name]),
-            "lowest": min(ratios[name]),
-            "highest": max(ratios[name]),
-            f"x slower than mlp, {usual} together": seconds / ours,
-            "x faster than the loop": typical["DataLoader loop"] / seconds,
-        }
-        for name, seconds in typical.items()
-    )
-    shown(speed)
-    if chosen.out:
-        chosen.out.mkdir(parents=True, exist_ok=True)
-        speed.to_csv(chosen.out / f"speed-{device}.csv", index=False, float_format="%.4g")
-        grown.to_csv(chosen.out / f"growth-{device}.csv", index=False, float_format="%.4g")
-        label = f"training `mlp`: 8 replicas, 2 epochs, batch 256, width 128 but for what grows ({device})"
-        alt = "Seconds and memory of training by replicas, epochs, batch size and width."
-        figures.save(growth_figure(grown, label), chosen.out / f"growth-{device}", alt)
-    print(f"{time.perf_counter() - started:.0f} s in all")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--pairs", type=int, default=12_000, help="per epoch that is timed")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--out", type=Path, help="a folder to write the tables to")
+    chosen = parser.parse_args()
+    print(f"torch {torch.__version__}, {chosen.device}, {torch.get_num_threads()} threads, {os.cpu_count()} cores")
+    tables = {"speed": speed(chosen.pairs, chosen.device, chosen.rounds), "growth": growth(chosen.device, chosen.pairs // 2)}
+    for name, table in tables.items():
+        print("\n" + table.to_markdown(index=False, floatfmt=".3g") + "\n", flush=True)
+        if chosen.out:
+            chosen.out.mkdir(parents=True, exist_ok=True)
+            table.to_csv(chosen.out / f"{name}-{chosen.device}.csv", index=False, float_format="%.4g")
 
 
 if __name__ == "__main__":

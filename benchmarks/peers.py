@@ -1,6 +1,6 @@
-"""What one would write or pick instead: one `mlp`, or several, on the same pairs of MNIST digits, for one epoch, then R².
+"""What one would write or pick instead: `mlp` on the same pairs of MNIST digits for one epoch, then its held-out error.
 
-Every function returns seconds per network and epoch of 60,000 pairs. `python benchmarks/peers.py PAIRS` runs the DataLoader loop.
+Every function returns seconds per network and epoch of 60,000 pairs. `python peers.py PAIRS` runs the DataLoader loop.
 """
 
 import copy
@@ -20,24 +20,10 @@ from torchvision import datasets, transforms
 from modvar_lib import data, training
 
 EPOCH = 60_000  # pairs
-NORMALIZE = transforms.Normalize((0.1307,), (0.3081,))  # as in PyTorch's own MNIST example
-
-
-def mnist(*steps) -> tuple[Dataset, Dataset]:
-    """torchvision's MNIST, training and test, with a transform as tutorials use it."""
-    with tempfile.TemporaryDirectory() as root:
-        raw = Path(root, "MNIST", "raw")
-        raw.mkdir(parents=True)
-        for path in data.files("MNIST"):
-            (raw / path.name).symlink_to(path)
-        transform = transforms.Compose([transforms.ToTensor(), *steps])
-        return tuple(
-            datasets.MNIST(root, train, transform, download=True) for train in (True, False)
-        )
 
 
 class Pairs(Dataset):
-    """What one would write first: two digits of torchvision's MNIST side by side, and the sum of their labels."""
+    """What one would write first: two of torchvision's digits side by side, and the sum of their labels."""
 
     def __init__(self, digits, rows):
         self.digits, self.rows = digits, rows
@@ -50,21 +36,26 @@ class Pairs(Dataset):
         return torch.cat([left, right], dim=2), torch.tensor([float(x + y)])
 
 
-def pair_sets(splits, pairs: int) -> tuple[Pairs, Pairs]:
-    held_out = data.evaluation_pairs(0, 5_000 * pairs // EPOCH)[:, :2]
-    rows = data.training_pairs(0, 0, pairs)
-    return Pairs(splits[0], rows.tolist()), Pairs(splits[1], held_out.tolist())
+def pair_sets(pairs: int) -> tuple[Pairs, Pairs]:
+    """Training and held-out pairs of torchvision's MNIST, with the transform of tutorials."""
+    with tempfile.TemporaryDirectory() as root:
+        raw = Path(root, "MNIST", "raw")
+        raw.mkdir(parents=True)
+        for path in data.files("MNIST"):
+            (raw / path.name).symlink_to(path)
+        digits = [datasets.MNIST(root, train, transforms.ToTensor(), download=True) for train in (True, False)]
+    rows = data.training_pairs(0, 0, pairs), data.evaluation_pairs(0, 5_000 * pairs // EPOCH)[:, :2]
+    return tuple(Pairs(split, part.tolist()) for split, part in zip(digits, rows))
 
 
 def network() -> nn.Module:
-    layers = [(1568, 128), (128, 64), (64, 2), (2, 1)]
-    linear = [nn.Linear(*shape) for shape in layers]
-    return nn.Sequential(nn.Flatten(), linear[0], nn.ReLU(), linear[1], nn.ReLU(), *linear[2:])
+    first, second, *rest = [nn.Linear(*shape) for shape in ((1568, 128), (128, 64), (64, 2), (2, 1))]
+    return nn.Sequential(nn.Flatten(), first, nn.ReLU(), second, nn.ReLU(), *rest)
 
 
-def dataloader(splits, pairs: int) -> float:
-    """A Dataset, a DataLoader, one network: training, then R² on held-out pairs, as `train` does."""
-    learn, test = (DataLoader(part, batch_size=256) for part in pair_sets(splits, pairs))
+def dataloader(pairs: int) -> float:
+    """A Dataset, a DataLoader and one network: training, then R² on held-out pairs, as `train` does."""
+    learn, test = (DataLoader(part, batch_size=256) for part in pair_sets(pairs))
     net, loss = network(), nn.MSELoss()
     optimizer = torch.optim.Adam(net.parameters())
     started, squared = time.perf_counter(), 0.0
@@ -75,46 +66,35 @@ def dataloader(splits, pairs: int) -> float:
         optimizer.step()
         squared += error.item() * len(y)
     with torch.no_grad():
-        outputs, targets = (torch.cat(t) for t in zip(*((net(x), y) for x, y in test)))
-    training.mse_and_r2(outputs.T, targets.T)
+        outputs, targets = (torch.cat(t)[None] for t in zip(*((net(x), y) for x, y in test)))
+    training.mse_and_r2(outputs, targets)
     return (time.perf_counter() - started) * EPOCH / pairs
 
 
-def skorch(splits, pairs: int) -> float:
+def skorch(pairs: int) -> float:
     """The same network and Dataset in skorch's NeuralNetRegressor."""
     from skorch import NeuralNetRegressor
     from skorch.helper import predefined_split
 
-    learn, test = pair_sets(splits, pairs)
-    net = NeuralNetRegressor(
-        network(),
-        optimizer=torch.optim.Adam,
-        lr=1e-3,
-        batch_size=256,
-        max_epochs=1,
-        train_split=predefined_split(test),
-        verbose=0,
-    )
+    learn, test = pair_sets(pairs)
+    options = {"batch_size": 256, "max_epochs": 1, "train_split": predefined_split(test), "verbose": 0}
+    net = NeuralNetRegressor(network(), optimizer=torch.optim.Adam, lr=1e-3, **options)
     started = time.perf_counter()
     net.fit(learn, y=None)
     return (time.perf_counter() - started) * EPOCH / pairs
 
 
 def processes(pairs: int) -> float:
-    """The DataLoader loop once a core, in processes of their own with one thread each, all at once."""
+    """The DataLoader loop once per core, in processes of one thread each, all at once."""
     cores = len(os.sched_getaffinity(0))
-    command = [sys.executable, __file__, str(pairs)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    running = [
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-        for _ in range(cores)
-    ]
+    words, env = [sys.executable, __file__, str(pairs)], os.environ | {"OMP_NUM_THREADS": "1"}
+    running = [subprocess.Popen(words, env=env, stdout=subprocess.PIPE, text=True) for _ in range(cores)]
     return max(float(process.communicate()[0]) for process in running) / cores
 
 
-def tutorial_vmap(digits: data.Digits, pairs: int, replicas: int) -> float:
-    """Networks stacked as in PyTorch's tutorial on model ensembling, with Adam; pixels in memory, gathered by indexing."""
-    networks = [network() for _ in range(replicas)]
+def tutorial_vmap(pairs: int, replicas: int = 8) -> float:
+    """Networks stacked as in PyTorch's tutorial on model ensembling, with Adam; pixels in memory, taken by indexing."""
+    networks, (digits, _) = [network() for _ in range(replicas)], data.digits()
     parameters, buffers = stack_module_state(networks)
     base = copy.deepcopy(networks[0]).to("meta")
 
@@ -123,9 +103,7 @@ def tutorial_vmap(digits: data.Digits, pairs: int, replicas: int) -> float:
 
     optimizer = torch.optim.Adam(parameters.values())
     images = digits.images.float() / 255
-    rows = torch.stack(
-        [torch.from_numpy(data.training_pairs(i, 0, pairs)) for i in range(replicas)]
-    )
+    rows = torch.stack([torch.from_numpy(data.training_pairs(i, 0, pairs)) for i in range(replicas)])
     started = time.perf_counter()
     for batch in rows.split(256, 1):
         x = images[batch].flatten(-2)  # [R, B, 1568]
@@ -138,4 +116,4 @@ def tutorial_vmap(digits: data.Digits, pairs: int, replicas: int) -> float:
 
 
 if __name__ == "__main__":
-    print(dataloader(mnist(), int(sys.argv[1])))
+    print(dataloader(int(sys.argv[1])))

@@ -1,235 +1,89 @@
-"""What does a network cost besides its training? python benchmarks/scaling.py (about ten minutes on two cores; ratios in one run)
+"""What does a network cost besides its training? python benchmarks/scaling.py (CPU seconds; read ratios within one run)
 
-Graph      dry runs of the real Snakefile with generated configs: CPU seconds and peak memory against jobs and networks;
-           a line through the smaller ones, held against the largest. Parsing alone is what a job on a cluster repeats.
-Execution  the real Snakefile with papermill and jupyter replaced by scripts that only leave the files a job leaves: Snakemake's
-           own share; and the two commands of a real job at toy size.
-Tables     runs.tables over copies of a run, and reading measures.csv many times as long as the published one.
+graph      dry runs of the real Snakefile with generated configs, against groups (one job each) and networks
+execution  the real Snakefile with its commands replaced by scripts that leave the files that a job leaves
+tables     study.table over so many groups: copies of a published one, under other seeds
 """
 
 import argparse
-import json
-import math
 import os
-import resource
-import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import yaml
 
 from modvar_lib import data, runs
 
-TOY = {
-    "study": "scaling",
-    "regime": ["fixed", "varying"],
-    "epochs": 2,
-    "period": 1,
-    "final_epochs": 1,
-    "pairs_per_epoch": 64,
-    "batch_size": 64,
-    "device": "cpu",
-}
-STUBS = {  # leave what a job leaves, compute nothing
-    "papermill": r"""
-while [[ $1 == --* ]]; do shift; done
-mkdir -p $(dirname $2); echo > $2; study=$(dirname $(dirname $2)); args=" $* "
-if [[ $1 == *02_train* ]]; then
-  [[ $args =~ \ regime\ ([a-z]+) ]]; regime=${BASH_REMATCH[1]}
-  [[ $args =~ \ seeds\ ([0-9,]+) ]]; for seed in ${BASH_REMATCH[1]//,/ }; do
-    mkdir -p $study/runs/MNIST-mlp-$regime/seed-$(printf %03d $seed); done
-elif [[ $1 == *03_metric* ]]; then touch $study/{measures,copies,runs,history}.csv
-else touch $study/headline.md; fi""",
-    "python": r"""
-[[ $2 == modvar_lib.report ]] || exec PYTHON "$@"
-mkdir -p $MODVAR_RESULTS/$3/report; touch $MODVAR_RESULTS/$3/report/index.html""".replace(
-        "PYTHON", sys.executable
-    ),
+TOY = {"study": "scaling", "regime": ["fixed", "varying"]}
+STUBS = {
+    "papermill": """shift; mkdir -p $(dirname $2); cp $1 $2; name=$(basename $2 .ipynb); study=$(dirname $(dirname $2))
+[[ $name == 03_metric-* ]] || exit 0; name=${name#03_metric-}; arm=${name%-*-*}; group=$study/groups/$arm/${name#$arm-}
+mkdir -p $group; touch $group/{runs,history,measures}.csv""",
+    "python": f"""[[ $1 == book/build.py ]] || exec {sys.executable} "$@"
+mkdir -p $MODVAR_RESULTS/$2/book; touch $MODVAR_RESULTS/$2/book/index.html""",
 }
 
 
-def config(jobs: int, group: int, folder: Path) -> Path:
-    """A config of so many training jobs of `group` networks each."""
-    path = folder / f"{jobs}x{group}.yaml"
-    seeds = f"0-{jobs * group // 2 - 1}"
-    path.write_text(yaml.safe_dump({**TOY, "seeds": seeds, "group_size": group}))
+def spent(words: list[str], results: Path, commands: Path | None = None, config: Path | None = None) -> dict:
+    """CPU seconds of a command and of all that it starts, and the peak MB of the largest of these processes.
+    commands: a folder with programs that take the place of others."""
+    folders = [*filter(None, [commands]), Path(sys.executable).parent, os.environ["PATH"]]
+    env = {"MODVAR_RESULTS": str(results), "MODVAR_CONFIG": str(config), "PATH": os.pathsep.join(map(str, folders))}
+    with tempfile.TemporaryFile("w+") as log:
+        child = subprocess.Popen(words, cwd=data.ROOT, env=os.environ | env, stdout=subprocess.DEVNULL, stderr=log)
+        _, status, used = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        log.seek(0)
+        if child.returncode:
+            sys.exit(f"{' '.join(words)}\n{log.read()[-2000:]}")
+    return {"CPU s": used.ru_utime + used.ru_stime, "peak MB": used.ru_maxrss / 1024}
+
+
+def config(groups: int, size: int, folder: Path) -> Path:
+    path = folder / f"{groups}x{size}.yaml"
+    path.write_text(yaml.safe_dump({**TOY, "seeds": f"0-{groups * size // 2 - 1}", "group_size": size}))
     return path
 
 
-def measured(words: list, results: Path, stubs: Path | None = None) -> dict:
-    """Seconds on the clock, CPU seconds of the command and all that it starts, and its own peak memory in MB."""
-    around = os.environ | {"MODVAR_RESULTS": str(results), "MODVAR_TTY": ""}
-    tools = [stubs] if stubs else []
-    around["PATH"] = os.pathsep.join(
-        map(str, [*tools, Path(sys.executable).parent, around["PATH"]])
-    )
-    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    running = subprocess.Popen(
-        list(map(str, words)),
-        cwd=data.ROOT,
-        env=around,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    said = running.stderr.read()
-    _, status, used = os.wait4(running.pid, 0)
-    running.returncode = os.waitstatus_to_exitcode(status)
-    if running.returncode:
-        sys.exit(f"{' '.join(map(str, words))}\n{said.decode()[-2000:]}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return {
-        "s": time.perf_counter() - started,
-        "cpu s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
-        "peak MB": used.ru_maxrss / 1024,
-    }
+def graph(groups: int, size: int, folder: Path) -> dict:
+    words = ["snakemake", "--dry-run", "--quiet", "all"]
+    return spent(words, folder / "none", config=config(groups, size, folder))
 
 
-def graph(sizes: list[tuple[int, int]], folder: Path) -> pd.DataFrame:
-    """Dry runs, and the parsing that is a part of them, of (jobs, networks a job)."""
-    table = []
-    for jobs, group in sizes:
-        words = ["snakemake", "--configfile", config(jobs, group, folder)]
-        dry = measured([*words, "--dry-run", "--quiet", "all"], folder / "none")
-        parsed = measured([*words, "--list-rules"], folder / "none")
-        table.append(
-            {"jobs": jobs, "networks": jobs * group, **dry, "parsing cpu s": parsed["cpu s"]}
-        )
-        print(table[-1], flush=True)
-    return pd.DataFrame(table)
-
-
-def line(table: pd.DataFrame, what: str) -> tuple[float, float]:
-    """(at 0 jobs, per job) through all rows with one network a job but the last."""
-    some = table[table["jobs"] == table["networks"]].iloc[:-1]
-    slope, start = np.polyfit(some["jobs"], some[what], 1)
-    return start, slope
-
-
-def execution(sizes: list[int], folder: Path) -> pd.DataFrame:
-    """Whole studies of so many jobs that do nothing; then the command of a real one, at toy size."""
-    stubs = folder / "stubs"
-    stubs.mkdir()
+def execution(groups: int, size: int, folder: Path) -> dict:
+    commands = folder / "commands"
+    commands.mkdir(exist_ok=True)
     for name, script in STUBS.items():
-        (stubs / name).write_text("#!/bin/bash\nset -e" + script)
-        (stubs / name).chmod(0o755)
-    table = []
-    for jobs in sizes:
-        for scheduler in ("ilp", "greedy"):  # ilp is Snakemake's default
-            words = ["snakemake", "--configfile", config(jobs, 1, folder), "--scheduler", scheduler]
-            spent = measured(words, folder / f"{scheduler}{jobs}", stubs)
-            table.append({"jobs": f"{jobs:,} that do nothing, scheduler {scheduler}", **spent})
-            print(table[-1], flush=True)
-    one = Path(folder, "one.ipynb")
-    first = ["papermill", "--no-progress-bar", "notebooks/02_train.ipynb", one]
-    first += [w for k, v in TOY.items() if k != "regime" for w in ("-p", k, v)]
-    table.append({"jobs": "papermill, one toy training", **measured(first, folder / "papermill")})
-    return pd.DataFrame(table)
+        (commands / name).write_text(f"#!/bin/bash\nset -e\n{script}")
+        (commands / name).chmod(0o755)
+    words = ["snakemake", "--workflow-profile", "profiles/default", "--quiet", "all"]
+    return spent(words, folder / f"executed{groups}x{size}", commands, config(groups, size, folder))
 
 
-TABLES = """
-import resource, sys, time
-from modvar_lib import files, runs
-import pandas as pd
-before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-found = None
-WORK
-print(time.process_time() - started, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
-"""
-
-
-def tables(copies: list[int], times: int, folder: Path) -> pd.DataFrame:
-    """CPU seconds and further MB of runs.tables over copies of a run of 100 epochs, and of reading and writing measures."""
-    published = data.ROOT / "results" / "published" / "paper"
-    toy = next((folder / "papermill").rglob("seed-000"))
-    history = pd.read_csv(published / "history.csv")
-    arm = (history[["architecture", "regime", "variant"]] == ["mlp", "fixed", "default"]).all(
-        axis=1
-    )
-    first = history[arm & (history["seed"] == 0)].drop(columns=runs.KEYS)
-    table = []
-
-    def one(what: str, work: str, networks: int) -> None:
-        around = os.environ | {"MODVAR_RESULTS": str(folder)}
-        said = subprocess.run(
-            [sys.executable, "-c", TABLES.replace("WORK", work)],
-            env=around,
-            capture_output=True,
-            text=True,
-        )
-        assert said.returncode == 0, said.stderr
-        seconds, mb = map(float, said.stdout.split())
-        table.append({"what": what, "networks": networks, "cpu s": seconds, "peak MB more": mb})
-        print(table[-1], flush=True)
-
-    for count in copies:
-        for seed in range(count):
-            to = folder / f"copies{count}" / "runs" / toy.parent.name / f"seed-{seed:03d}"
-            to.mkdir(parents=True)
-            settings = json.loads((toy / "settings.json").read_text())
-            said = json.dumps(settings | {"seed": seed, "epochs": 100})
-            (to / "settings.json").write_text(said)
-            first.to_csv(to / "history.csv", index=False)
-            about = json.loads((toy / "provenance.json").read_text())
-            about.pop("files", None)  # checksums, of the files that were just changed
-            (to / "provenance.json").write_text(json.dumps(about))
-            os.link(toy / "weights.safetensors", to / "weights.safetensors")
-        one("runs.tables", f"runs.tables('copies{count}')", count)
-        shutil.rmtree(folder / f"copies{count}")
-    about = len(pd.read_csv(published / "runs.csv"))
-    long = folder / "long" / "measures.csv"
-    long.parent.mkdir()
-    head, *rows = (published / "measures.csv").read_text().splitlines(keepends=True)
-    for many in (times // 4, times):
-        long.write_text(head + "".join(rows) * many)
-        work = f"found = files.read_table(runs.study_folder('long') / 'measures.csv'); found.to_csv('{os.devnull}')"
-        one("measures.csv read and written", work, many * about)
-    return pd.DataFrame(table)
-
-
-def on_disk(study: str) -> pd.DataFrame:
-    """Files and bytes of a finished study: a run of each architecture, a page and an executed notebook of training, tables."""
-    folder, table = runs.study_folder(study), []
-    parts = {f"run, {p.parent.name}": p.glob("*") for p in sorted(folder.glob("runs/*/seed-000"))}
-    parts["executed trainings"] = folder.glob("notebooks/02_train*")
-    parts["their pages"] = folder.glob("report/02_train*")
-    parts["tables"] = folder.glob("*.csv")
-    for what, files in parts.items():
-        sizes = [path.stat().st_size for path in files]
-        blocks = sum(math.ceil(size / 4096) * 4096 for size in sizes)
-        table.append({"what": what, "files": len(sizes), "bytes": sum(sizes), "blocks": blocks})
-    return pd.DataFrame(table)
-
-
-def shown(table: pd.DataFrame) -> None:
-    print("\n" + table.to_markdown(index=False, floatfmt=".4g") + "\n", flush=True)
+def tables(groups: int, size: int, folder: Path) -> dict:
+    """Copies of a group of 8, whatever the size of others."""
+    source, results = runs.study_folder("paper") / "groups" / "MNIST-mlp-fixed" / "000-007", folder / f"tables{groups}"
+    table = pd.read_csv(source / "measures.csv", dtype={"note": str})
+    for i in range(groups):
+        part = table.assign(seed=table["seed"] + 8 * i)
+        runs.write_table(part, results / "scaling" / "groups" / "MNIST-mlp-fixed" / f"{i:03d}" / "measures.csv")
+    return spent([sys.executable, "-c", "from modvar_lib import study; study.table('scaling', 'measures')"], results)
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--jobs", default="100,1000,5000,20000", help="one network a job")
-    arguments.add_argument("--study", help="a finished study to weigh")
-    chosen = arguments.parse_args()
-    sizes = [int(n) for n in chosen.jobs.split(",")]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--groups", default="100,400,1600", help="how many, for each part")
+    parser.add_argument("--sizes", default="1,8", help="seeds per group")
+    chosen = parser.parse_args()
+    groups, sizes = ([int(n) for n in text.split(",")] for text in (chosen.groups, chosen.sizes))
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        found = graph([*((n, 1) for n in sizes), (sizes[-1] // 8, 8)], folder)
-        shown(found)
-        for what in ("cpu s", "peak MB", "parsing cpu s"):
-            start, slope = line(found, what)
-            last = found[found["jobs"] == sizes[-1]].iloc[0]
-            print(
-                f"{what} = {start:.3g} + {slope:.3g} a job, from {sizes[0]:,} to {sizes[-2]:,} jobs;"
-                f" at {sizes[-1]:,}: {start + slope * sizes[-1]:.3g} predicted, {last[what]:.3g} measured"
-            )
-        shown(execution([100, 800], folder))
-        shown(tables([100, 400], 35, folder))
-    if chosen.study:
-        shown(on_disk(chosen.study))
+        for part in (graph, execution, tables):
+            todo = [(g, s) for g in groups for s in (sizes if part is graph else sizes[-1:])]
+            rows = [{"groups": g, "seeds per group": s, **part(g, s, Path(temporary))} for g, s in todo]
+            print(f"\n{part.__name__}\n\n{pd.DataFrame(rows).to_markdown(index=False, floatfmt='.4g')}", flush=True)
 
 
 if __name__ == "__main__":

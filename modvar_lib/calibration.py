@@ -1,113 +1,74 @@
-"""Copies of a network with one thing changed, to see which measures notice. None of them changes the network that it is given.
+"""Copies of a network with one thing changed, to see which measures notice. The network that is given stays as it is.
 
 `rotated` and `shifted` compute the same function as the original, to rounding; `shuffled` does not.
 """
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from modvar_lib import models
+from modvar_lib.data import rng
 from modvar_lib.errors import InputError, lookup
-from modvar_lib.streams import rng
 
 
-class Affine(nn.Module):
-    """h -> (h - before) Q + after over all units of a layer, whatever their shape: [B, ...] -> [B, ...]."""
-
-    def __init__(self, turn: Tensor | None = None, before: float = 0.0, after: float = 0.0):
-        super().__init__()
-        self.turn, self.before, self.after = turn, before, after
-
-    def forward(self, h: Tensor) -> Tensor:
-        flat = h.flatten(1) - self.before
-        return ((flat if self.turn is None else flat @ self.turn) + self.after).view_as(h)
-
-
-class Then(nn.Module):
-    """One module after the other."""
-
-    def __init__(self, first: nn.Module, second: nn.Module):
-        super().__init__()
-        self.first, self.second = first, second
-
-    def forward(self, h: Tensor) -> Tensor:
-        return self.second(self.first(h))
-
-
-def haar(square: torch.Tensor) -> torch.Tensor:
-    """A rotation drawn uniformly (Haar), from a square matrix of standard normal numbers."""
-    q, r = torch.linalg.qr(square)
+def haar(normal: Tensor) -> Tensor:
+    """A rotation drawn uniformly (Haar), from a square of standard normal numbers; of [U, m], its first m columns."""
+    q, r = torch.linalg.qr(normal)
     return q * r.diagonal().sign()
 
 
-def rotated(network: nn.Module, layer: str, seed: int = 0) -> nn.Module:
-    """The units of a layer turned by a random rotation (Haar), and back at the entrance of the next layer: same function, same
+def rotated(network: nn.Module, *layers: str, seed: int = 0) -> nn.Module:
+    """The units of each layer turned by a random rotation (Haar), and back at the entrance of the next layer: same function, same
     original score, and whatever the single units stood for is mixed."""
-    units = _units(network, layer)
-    square = torch.from_numpy(rng("measures", seed).standard_normal((units, units)))
-    turn = haar(square).float()
-    return _between(network, layer, Affine(turn), Affine(turn.T))
+    for layer in layers:
+        with torch.no_grad():
+            _, seen = models.activations(network, torch.zeros(1, 2, 28, 28))
+        units = lookup({name: h.shape[1] for (name, _), h in seen.items()}, "layer", layer)
+        turn = haar(torch.from_numpy(rng("measures", seed).standard_normal((units, units)))).float()
+        network = _between(network, layer, lambda h, turn=turn: h @ turn, lambda h, turn=turn: h @ turn.T)
+    return network
 
 
 def shifted(network: nn.Module, layer: str, by: float) -> nn.Module:
     """A constant added to every unit of a layer, and taken away at the entrance of the next layer: same function."""
-    return _between(network, layer, Affine(after=by), Affine(before=by))
+    return _between(network, layer, lambda h: h + by, lambda h: h - by)
 
 
 def shuffled(network: nn.Module, seed: int = 0) -> nn.Module:
     """The entries of every weight matrix and kernel in random order, layer by layer; biases stay."""
-    found, generator = copy.deepcopy(network), rng("measures", seed)
-    for p in found.parameters():
+    changed, generator = copy.deepcopy(network), rng("measures", seed)
+    for p in changed.parameters():
         if p.dim() > 1:
             order = torch.from_numpy(generator.permutation(p.numel()))
             p.data = p.data.flatten()[order].view_as(p)
-    return found
+    return changed
 
 
-def every_layer_rotated(network: nn.Module, layers: list[str], seed: int = 0) -> nn.Module:
-    """`rotated`, one layer after the other."""
-    for layer in layers:
-        network = rotated(network, layer, seed)
-    return network
+def _by_its_size(run, subject) -> nn.Module:
+    """`shifted` in the layer before the bottleneck, by the root mean square of its activations."""
+    layer = subject.layers[-3]
+    return shifted(subject.network, layer, float(subject.anova[layer].energy.mean().sqrt()))
 
 
-COPIES = {  # name: (run, subject of its network) -> network; `shifted` in the layer before the bottleneck
-    "untrained": lambda run, subject: models.initial(run.settings["architecture"], subject.seed),
+COPIES = {  # name: (run, subject of its network) -> network
+    "untrained": lambda run, subject: run.network(0),
     "shuffled": lambda run, subject: shuffled(subject.network, subject.seed),
-    "rotated": lambda run, subject: every_layer_rotated(
-        subject.network, subject.layers[:-2], subject.seed
-    ),
-    "shifted": lambda run, subject: shifted(subject.network, subject.layers[-3], _size(subject)),
+    "rotated": lambda run, subject: rotated(subject.network, *subject.layers[:-2], seed=subject.seed),
+    "shifted": _by_its_size,
 }
 
 
-def _size(subject) -> float:
-    """Root mean square of the activations of the layer before the bottleneck."""
-    return float(subject.anova[subject.layers[-3]].energy.mean().sqrt())
-
-
-def _units(network: nn.Module, layer: str) -> int:
-    with torch.no_grad():
-        seen = models.activations(network, torch.zeros(1, 2, 28, 28))[1]
-    hidden = {name: value for (name, when), value in seen.items() if when == "post"}
-    return lookup(hidden, "layer", layer).shape[1]
-
-
-def _between(network: nn.Module, layer: str, out: nn.Module, back: nn.Module) -> nn.Module:
-    """`out` after a layer, `back` before the next one; pre-activations stay where they are."""
+def _between(network: nn.Module, layer: str, there: Callable, back: Callable) -> nn.Module:
+    """A copy with `there` of the units of a layer, [B, U], and `back` before the next one; pre-activations stay."""
     names = [name for name, _ in network.named_children()]
     if layer not in names[:-1]:
         raise InputError(f"layer: got {layer!r}; allowed: {', '.join(names[:-1])}")
-    found, following = copy.deepcopy(network), names[names.index(layer) + 1]
-    own, after = getattr(found, layer), getattr(found, following)
-    if isinstance(own, nn.Sequential):
-        own[-1] = Then(own[-1], out)
-    else:
-        setattr(found, layer, Then(own, out))
-    if isinstance(after, nn.Sequential):
-        after[0] = Then(back, after[0])
-    else:
-        setattr(found, following, Then(back, after))
-    return found
+    changed = copy.deepcopy(network)
+    module, following = getattr(changed, layer), getattr(changed, names[names.index(layer) + 1])
+    last = module[-1] if isinstance(module, nn.Sequential) else module
+    last.register_forward_hook(lambda _, args, out: there(out.flatten(1)).view_as(out))
+    following.register_forward_pre_hook(lambda _, args: back(args[0].flatten(1)).view_as(args[0]), prepend=True)
+    return changed

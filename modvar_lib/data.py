@@ -1,13 +1,13 @@
-"""Digits, and pairs of digits side by side: left, right; 28 x 56 pixels in all.
+"""Digits, pairs of digits side by side (left, right; 28 x 56 pixels in all), and the random streams.
 
 Letters: N pairs, P = 784 pixels of one digit. A pair is two row numbers into the images of one split, so a pair costs
 16 bytes and the images are in memory once. Training pairs use the 60,000 training digits, evaluation pairs the 10,000 others.
 """
 
+import gzip
 import hashlib
 import os
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +16,16 @@ import torch
 from torch import Tensor
 
 from modvar_lib.errors import InputError, command, lookup
-from modvar_lib.streams import rng
 
 ROOT = Path(__file__).resolve().parents[1]
-DATASETS = dict.fromkeys(
-    ["MNIST", "FashionMNIST", "KMNIST"]
-)  # names of torchvision.datasets classes
+DATASETS = dict.fromkeys(["MNIST", "FashionMNIST", "KMNIST"])  # names of torchvision.datasets classes
+STREAMS = ("weights", "pairs", "goals", "evaluation", "tables", "measures", "additive")  # new ones go to the end
+
+
+def rng(stream: str, seed: int, index: int = 0) -> np.random.Generator:
+    """The generator of one stream of one seed: every draw is a pure function of (stream, seed, index), no global random state is
+    used, and streams, seeds and indices are independent of each other."""
+    return np.random.default_rng([STREAMS.index(stream), seed, index])
 
 
 @dataclass(frozen=True)
@@ -54,13 +58,9 @@ def files(dataset: str) -> list[Path]:
     for name, md5 in getattr(datasets, dataset).resources:
         path = raw / name
         if not path.is_file():
-            raise InputError(
-                f"dataset: {path} is missing; put it there, or run: make data DATASET={dataset}"
-            )
+            raise InputError(f"dataset: {path} is missing; put it there, or run: make data DATASET={dataset}")
         if not check_integrity(path, md5):
-            raise InputError(
-                f"dataset: {path} is damaged, its MD5 is not {md5}; delete it and put the original there"
-            )
+            raise InputError(f"dataset: {path} is damaged, its MD5 is not {md5}; delete it and put the original there")
         paths.append(path)
     return paths
 
@@ -71,21 +71,20 @@ def checksums(dataset: str) -> dict[str, str]:
 
 
 def digits(dataset: str = "MNIST") -> tuple[Digits, Digits]:
-    """The training and the test split, read by torchvision. Only local files are read; none is fetched or written."""
-    from torchvision import datasets
+    """The training and the test split. Only local files are read; none is fetched or written."""
+    arrays = {path.name.split("-")[0] + path.name.split("-")[1]: _idx(path) for path in files(dataset)}
+    return tuple(
+        Digits(torch.from_numpy(arrays[f"{split}images"]).flatten(1), torch.from_numpy(arrays[f"{split}labels"]).long())
+        for split in ("train", "t10k")
+    )
 
-    paths = files(dataset)
-    with (
-        tempfile.TemporaryDirectory() as root
-    ):  # torchvision unpacks the .gz here, so the data folder stays as it is
-        raw = Path(root, dataset, "raw")
-        raw.mkdir(parents=True)
-        for path in paths:
-            (raw / path.name).symlink_to(path.resolve())
-        splits = [
-            getattr(datasets, dataset)(root, train=train, download=True) for train in (True, False)
-        ]
-    return tuple(Digits(s.data.flatten(1), s.targets) for s in splits)
+
+def _idx(path: Path) -> np.ndarray:
+    """A file in MNIST's format: 4 bytes of which the last is the number of dimensions, their sizes as big-endian 4-byte numbers,
+    then one byte per value."""
+    content = gzip.decompress(path.read_bytes())
+    sizes = np.frombuffer(content, ">i4", count=content[3], offset=4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(sizes).copy()
 
 
 def training_pairs(seed: int, epoch: int, count: int, digits_in_split: int = 60_000) -> np.ndarray:
@@ -105,11 +104,7 @@ def halves(images: Tensor, pairs: Tensor, buffer: Tensor | None = None) -> Tenso
     fresh memory for every batch would cost three times as much as the gathering itself.
     """
     pixels = images.index_select(0, pairs.reshape(-1))
-    out = (
-        torch.empty(pixels.numel(), device=pixels.device)
-        if buffer is None
-        else buffer[: pixels.numel()]
-    )
+    out = torch.empty(pixels.numel(), device=pixels.device) if buffer is None else buffer[: pixels.numel()]
     return out.copy_(pixels.view(-1)).mul_(1 / 255).view(*pairs.shape, 28, 28)
 
 

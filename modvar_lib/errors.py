@@ -4,10 +4,11 @@ import difflib
 import errno
 import sys
 
-TROUBLE = {  # of the file system
+FILE_SYSTEM = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.ENOTDIR, errno.EISDIR, errno.EIO, errno.ENAMETOOLONG, errno.ELOOP),
 }
+NO_MEMORY = "can't allocate memory", "CUDA out of memory"  # in torch's messages
 
 
 class InputError(ValueError):
@@ -21,24 +22,14 @@ def one_line(error: BaseException) -> InputError | None:
     """What a user can do something about, said in one line; None for any other error."""
     if isinstance(error, InputError):
         return error
-    if isinstance(error, OSError) and error.errno in TROUBLE:
+    if isinstance(error, OSError) and error.errno in FILE_SYSTEM:
         return InputError(
-            f"files: {error.filename or 'a file'}: {error.strerror}; allowed: folders of this user's, with free space; "
+            f"files: {error.filename or 'a file'}: {error.strerror}; allowed: folders that you may write, with free space; "
             "MODVAR_RESULTS says where results go, MODVAR_DATA where the data is"
         )
-    if out_of_memory(error):
-        return InputError(
-            "memory: it ran out; allowed: fewer processes at a time, or OMP_NUM_THREADS=1 to measure one network at a time"
-        )
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(m in str(error) for m in NO_MEMORY)):
+        return InputError("memory: it ran out; allowed: fewer seeds together (seeds, group_size), a smaller batch_size")
     return None
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, of the machine or of a GPU."""
-    said = "can't allocate memory", "CUDA out of memory"
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in said)
-    )
 
 
 def command(function) -> None:

@@ -2,53 +2,92 @@
 
 A goal is a 10 x 10 float32 table T; the target of a pair with labels x (left) and y (right) is T[x, y]. It is modular exactly
 when T[x, y] = f(x) + g(y). A goal of K outputs is a 10 x 10 x K table.
-A regime is a pure function (epoch, seed, schedule) -> goal, so it can be read and tested without training.
+A regime is a pure function (epoch, seed, schedule) -> goal, so it can be read and tested without training; it says itself
+whether the optimiser restarts with it.
 
 `fixed` and `varying` are the experiment's; the others are controls, each with one thing of `varying` and not the rest. In all
 of them the goal changes when it does in `varying`, from the same draws of a and b, and is x + y in the last `final_epochs`
 epochs; `weighted`, `both` and `interaction` have one goal throughout.
 """
 
+import inspect
 from collections.abc import Callable
 from functools import wraps
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from modvar_lib.errors import InputError
-from modvar_lib.streams import rng
+from modvar_lib.data import rng
+from modvar_lib.errors import InputError, lookup
 
 DIGITS = np.arange(10, dtype=np.float32)
+MOST = 1_000_000
 
 
 class Schedule(BaseModel):
     """What a regime may depend on besides epoch and seed. Defaults are the original experiment's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    epochs: int = Field(100, ge=1, description="a whole number from 1")
-    period: int = Field(10, ge=1, description="a whole number of epochs from 1")
-    final_epochs: int = Field(10, ge=0, description="a whole number from 0 to epochs")
-    max_coefficient: int = Field(8, ge=1, description="a whole number from 1")
+    epochs: int = Field(100, ge=1, le=MOST, description=f"a whole number from 1 to {MOST}")
+    period: int = Field(10, ge=1, le=MOST, description=f"a whole number of epochs from 1 to {MOST}")
+    final_epochs: int = Field(
+        None, ge=0, validate_default=True, description="a whole number from 0 to epochs; left out, a tenth of epochs"
+    )
+    max_coefficient: int = Field(8, ge=1, le=MOST, description=f"a whole number from 1 to {MOST}")
+
+    @field_validator("final_epochs", mode="before")
+    @classmethod
+    def _a_tenth(cls, value, info):
+        return info.data.get("epochs", 100) // 10 if value is None else value
 
 
 Goal = np.ndarray
 Regime = Callable[[int, int, Schedule], Goal]
 REGIMES: dict[str, Regime] = {}
-RESTARTS: set[str] = set()  # regimes in which Adam starts afresh whenever `varying` would switch
 
 
-def regime(function: Regime) -> Regime:
-    """Register a regime under its function's name (use as a decorator).
+def regime(function: Regime | None = None, *, restarts: bool = False):
+    """Register a regime under its function's name (use as a decorator). restarts: the optimiser starts afresh whenever `varying`
+    would switch.
 
     >>> @regime
     ... def difference(epoch, seed, schedule):
     ...     return linear(1, -1)
-    >>> REGIMES["difference"](0, 0, Schedule())[7, 2]
+    >>> goal("difference", 0, 0, Schedule())[7, 2]
     np.float32(5.0)
     >>> del REGIMES["difference"]
     """
-    REGIMES[function.__name__] = function
+    if function is None:
+        return lambda function: regime(function, restarts=restarts)
+    name, parameters = function.__name__, inspect.signature(function)
+    try:
+        parameters.bind(0, 0, Schedule())
+    except TypeError:
+        raise InputError(f"regime: {name} takes {parameters}; allowed: (epoch, seed, schedule)") from None
+    function.restarts = restarts
+    function.ends_on_the_sum = getattr(function, "ends_on_the_sum", False)
+    REGIMES[name] = function
     return function
+
+
+def goal(name: str, epoch: int, seed: int, schedule: Schedule) -> Goal:
+    """The goal of a regime in an epoch; one line of error unless it has the form that this module's docstring describes."""
+    table = np.asarray(lookup(REGIMES, "regime", name)(epoch, seed, schedule))
+    if table.shape[:2] != (10, 10) or table.ndim > 3 or table.dtype != np.float32:
+        raise InputError(
+            f"regime: {name} gives an array of shape {table.shape} and type {table.dtype}; "
+            "allowed: a 10 x 10 or 10 x 10 x K table of float32"
+        )
+    if not np.isfinite(table).all():
+        raise InputError(f"regime: {name} gives targets that are not finite; allowed: finite ones")
+    return table
+
+
+def restart(epoch: int, name: str, schedule: Schedule) -> bool:
+    """Whether the optimiser starts afresh at the beginning of this epoch."""
+    final = schedule.epochs - schedule.final_epochs
+    switch = (epoch % schedule.period == 0 and epoch < final) or epoch == final
+    return REGIMES[name].restarts and epoch > 0 and switch
 
 
 def linear(a: float, b: float) -> Goal:
@@ -76,56 +115,32 @@ def coefficients(goal: Goal) -> tuple[float, float]:
 def words(a: float, b: float) -> str:
     """The goal a·x + b·y as one writes it; of nan, that it is a table.
 
-    >>> words(1, 1), words(-3, 5), words(2, -1), words(float("nan"), float("nan"))
-    ('x + y', '-3x + 5y', '2x - y', 'a table')
+    >>> words(1, 1), words(-3, 5), words(float("nan"), float("nan"))
+    ('x + y', '-3x + 5y', 'a table')
     """
-    if a != a or b != b:
+    if np.isnan(a):
         return "a table"
-    size = {name: f"{abs(v):g}{name}".removeprefix("1") for name, v in (("x", a), ("y", b))}
-    return f"{'-' if a < 0 else ''}{size['x']} {'-' if b < 0 else '+'} {size['y']}"
+    x, y = (f"{abs(v):g}{name}".removeprefix("1") for name, v in (("x", a), ("y", b)))
+    return f"{'-' if a < 0 else ''}{x} {'-' if b < 0 else '+'} {y}"
 
 
 def standardised(goal: Goal) -> Goal:
     """The goal rescaled, each output apart, to the mean and the standard deviation that x + y has over the digit pairs; a
     constant one stays as it is. What it asks for of the digits is the same; the size of the targets is that of x + y.
 
-    >>> goal = standardised(linear(8, -3))
-    >>> round(float(goal.mean()), 3), round(float(goal.std()), 3), round(float(SUM.std()), 3)
-    (9.0, 4.062, 4.062)
-    >>> np.array_equal(standardised(SUM), SUM), standardised(np.full((10, 10), 7, np.float32))[0, 0]
-    (True, np.float32(7.0))
+    >>> table = standardised(linear(8, -3))
+    >>> table.mean().round(3), table.std().round(3), SUM.std().round(3)
+    (np.float32(9.0), np.float32(4.062), np.float32(4.062))
     """
-    table = goal.astype(np.float64)
+    table, usual = goal.astype(np.float64), SUM.astype(np.float64)
     mean, deviation = table.mean((0, 1)), table.std((0, 1))
-    scale = np.divide(
-        SUM.astype(np.float64).std(), deviation, where=deviation > 0, out=np.ones_like(deviation)
-    )
-    centre = np.where(deviation > 0, SUM.astype(np.float64).mean(), mean)
-    return ((table - mean) * scale + centre).astype(np.float32)
+    scale = np.where(deviation > 0, usual.std() / np.where(deviation > 0, deviation, 1), 1)
+    return ((table - mean) * scale + np.where(deviation > 0, usual.mean(), mean)).astype(np.float32)
 
 
 def outputs(goal: Goal) -> int:
     """K, the numbers that a network is asked for."""
     return 1 if goal.ndim == 2 else goal.shape[2]
-
-
-def check(name: str, goal: Goal) -> None:
-    """One line of error unless a regime gives a goal of the form that this module's docstring describes."""
-    goal = np.asarray(goal)
-    if goal.shape[:2] != (10, 10) or goal.ndim > 3 or goal.dtype != np.float32:
-        raise InputError(
-            f"regime: {name} gives an array of shape {goal.shape} and type {goal.dtype}; "
-            "allowed: a 10 x 10 or 10 x 10 x K table of float32"
-        )
-    if not np.isfinite(goal).all():
-        raise InputError(f"regime: {name} gives targets that are not finite; allowed: finite ones")
-
-
-def restart(epoch: int, regime: str, schedule: Schedule) -> bool:
-    """Whether the optimiser starts afresh at the beginning of this epoch."""
-    final = schedule.epochs - schedule.final_epochs
-    switch = (epoch % schedule.period == 0 and epoch < final) or epoch == final
-    return regime in RESTARTS and epoch > 0 and switch
 
 
 SUM = linear(1, 1)
@@ -145,6 +160,7 @@ def ends_on_the_sum(function: Regime) -> Regime:
         final = epoch >= schedule.epochs - schedule.final_epochs
         return SUM if final else function(epoch, seed, schedule)
 
+    with_final_phase.ends_on_the_sum = True
     return with_final_phase
 
 
@@ -196,10 +212,10 @@ def factor(epoch: int, seed: int, schedule: Schedule) -> Goal:
 @ends_on_the_sum
 def tables(epoch: int, seed: int, schedule: Schedule) -> Goal:
     """A random table, with the mean and variance that `varying` has at that time. It varies, and is not modular."""
-    wanted = linear(*drawn(epoch, seed, schedule))
+    like = linear(*drawn(epoch, seed, schedule))
     table = rng("tables", seed, epoch // schedule.period).standard_normal((10, 10))
     table = (table - table.mean()) / table.std()
-    return (wanted.mean() + wanted.std() * table).astype(np.float32)
+    return (like.mean() + like.std() * table).astype(np.float32)
 
 
 @regime
@@ -226,13 +242,10 @@ def both(epoch: int, seed: int, schedule: Schedule) -> Goal:
     return np.stack([linear(1, 0), linear(0, 1)], -1)
 
 
-@regime
+@regime(restarts=True)
 def restarts(epoch: int, seed: int, schedule: Schedule) -> Goal:
-    """x + y in every epoch; Adam starts afresh whenever `varying` would switch."""
+    """x + y in every epoch; the optimiser starts afresh whenever `varying` would switch."""
     return SUM
-
-
-RESTARTS.add("restarts")
 
 
 @regime

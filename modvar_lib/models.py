@@ -10,6 +10,7 @@ Letters: R replicas (seeds), B pairs in a batch, U units of a layer.
 
 import threading
 from collections import OrderedDict
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -17,9 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from modvar_lib.data import side_by_side
+from modvar_lib.data import rng, side_by_side
 from modvar_lib.errors import InputError, lookup
-from modvar_lib.streams import rng
 
 OPTIMIZERS = {  # PyTorch's, element by element, so that stacked replicas do not touch each other
     "adam": partial(torch.optim.Adam, fused=True),
@@ -50,19 +50,13 @@ def check(name: str, model: nn.Module, outputs: int = 1) -> None:
     with torch.no_grad():
         out, seen = activations(model, torch.zeros(3, 2, 28, 28))
     widths = {layer: value.shape[1] for (layer, when), value in seen.items() if when == "post"}
-    if (
-        list(widths)[-2:] != ["bottleneck", "readout"]
-        or widths["bottleneck"] != 2
-        or out.shape != (3, outputs)
-    ):
+    if list(widths)[-2:] != ["bottleneck", "readout"] or widths["bottleneck"] != 2 or out.shape != (3, outputs):
         raise InputError(
             f"architecture: {name} has layers {widths} and gives {tuple(out.shape)} for 3 pairs; "
             f"allowed: the last two layers are bottleneck with 2 units and readout, and 3 pairs give (3, {outputs})"
         )
     if any(True for _ in model.buffers()):
-        raise InputError(
-            f"architecture: {name} has buffers; allowed: parameters only, so that replicas stay independent"
-        )
+        raise InputError(f"architecture: {name} has buffers; allowed: parameters only, so that replicas stay independent")
 
 
 def activations(model: nn.Module, pairs: Tensor) -> tuple[Tensor, dict[tuple[str, str], Tensor]]:
@@ -91,6 +85,20 @@ def activations(model: nn.Module, pairs: Tensor) -> tuple[Tensor, dict[tuple[str
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@contextmanager
+def overwritten(network: nn.Module, layer: str, change):
+    """Within, the activations of a layer [B, U] are replaced by `change(activations)`."""
+
+    def hook(module, args, out):
+        return change(out.flatten(1)).view_as(out)
+
+    handle = dict(network.named_children())[layer].register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def initial(name: str, seed: int, outputs: int = 1) -> nn.Module:
@@ -123,14 +131,9 @@ class Replicas:
         networks = [initial(name, seed, outputs) for seed in seeds]
         check(name, networks[0], outputs)
         stacked, _ = stack_module_state(networks)
-        self.leaves = {
-            k: turned(v.detach()).contiguous().to(device).requires_grad_()
-            for k, v in stacked.items()
-        }
+        self.leaves = {k: turned(v.detach()).contiguous().to(device).requires_grad_() for k, v in stacked.items()}
         skeleton = networks[0].to("meta")
-        self._forward = vmap(
-            lambda parameters, pairs: functional_call(skeleton, parameters, (pairs,))
-        )
+        self._forward = vmap(lambda parameters, pairs: functional_call(skeleton, parameters, (pairs,)))
 
     def __call__(self, pairs: Tensor) -> Tensor:
         """Outputs [R, B, K] for each replica's own pairs [R, B, 2, 28, 28]."""
@@ -146,10 +149,7 @@ class Replicas:
 
     def weights(self, replica: int) -> dict[str, Tensor]:
         """One replica's weights, on the CPU."""
-        return {
-            k: turned(v.detach())[replica].cpu().contiguous().clone()
-            for k, v in self.leaves.items()
-        }
+        return {k: turned(v.detach())[replica].cpu().contiguous().clone() for k, v in self.leaves.items()}
 
 
 def turned(stacked: Tensor) -> Tensor:
@@ -163,7 +163,7 @@ def with_relu(linear_map: nn.Module) -> nn.Sequential:
 
 
 class _OneByOne(torch.autograd.Function):
-    """conv2d. Under vmap, a convolution a replica: vmap's own way is one convolution of R groups, and with one channel a
+    """conv2d. Under vmap, one convolution per replica: vmap's own way is one convolution of R groups, and with one channel per
     group that is four times slower on a CPU."""
 
     @staticmethod
@@ -178,9 +178,9 @@ class _OneByOne(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         pictures, kernels = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[0]  # the pixels' is not
+        of_pixels = nn.grad.conv2d_input if ctx.needs_input_grad[0] else lambda *_: None
         return (
-            nn.grad.conv2d_input(pictures.shape, kernels, gradient, ctx.stride) if wanted else None,
+            of_pixels(pictures.shape, kernels, gradient, ctx.stride),
             nn.grad.conv2d_weight(pictures, kernels.shape, gradient, ctx.stride),
             gradient.sum((0, 2, 3)),
             None,
@@ -192,7 +192,7 @@ class _OneByOne(torch.autograd.Function):
         if tensors[0].is_cuda:
             return vmap(lambda p, k, b: F.conv2d(p, k, b, stride), in_dims[:3])(*tensors), 0
         replicas = zip(*(t.unbind(d) for t, d in zip(tensors, in_dims)))
-        return torch.stack([F.conv2d(p, k, b, stride) for p, k, b in replicas]), 0
+        return torch.stack([F.conv2d(p, k, b, stride) for p, k, b in replicas], 1), 1
 
 
 class Stem(nn.Conv2d):
@@ -203,98 +203,6 @@ class Stem(nn.Conv2d):
 
     def forward(self, pictures: Tensor) -> Tensor:  # [B, 28, 56] -> [B, maps, height, width]
         return _OneByOne.apply(pictures.unsqueeze(1), self.weight, self.bias, self.stride)
-
-
-class Residual(nn.Module):
-    """x + inner(x)."""
-
-    def __init__(self, inner: nn.Module):
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.inner(x)
-
-
-class Patches(nn.Module):
-    """The eight 14 x 14 patches of a pair, each mapped to D numbers, plus a learned position: [B, 2, 28, 28] -> [B, 8, D].
-
-    Tokens 0 to 3 are the left digit's quarters, 4 to 7 the right one's: no patch crosses the seam.
-    """
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.map = nn.Linear(14 * 14, width)
-        self.position = nn.Parameter(0.02 * torch.randn(8, width))
-
-    def forward(self, pairs: Tensor) -> Tensor:
-        tiles = pairs.unflatten(-1, (2, 14)).unflatten(-3, (2, 14))  # [B, 2, 2, 14, 2, 14]
-        return self.map(tiles.transpose(-3, -2).reshape(-1, 8, 14 * 14)) + self.position
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention: [B, T, D] -> [B, T, D]."""
-
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v)  # [B, heads, T, D / heads]
-        return self.out(mixed.transpose(1, 2).flatten(-2))
-
-
-class OverTokens(nn.Module):
-    """A module applied across tokens, the same for every channel: [B, T, D] -> [B, T, D]."""
-
-    def __init__(self, inner: nn.Module):
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.inner(tokens.transpose(-1, -2)).transpose(-1, -2)
-
-
-def two_layers(width: int, hidden: int) -> nn.Sequential:
-    """Linear, GELU, Linear, back to the same width."""
-    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
-
-
-class Block(nn.Module):
-    """Pre-norm: `across` mixes tokens, then two layers mix channels, each added to what came in. [B, T, D] -> [B, T, D]."""
-
-    def __init__(self, width: int, across: nn.Module):
-        super().__init__()
-        self.tokens = Residual(nn.Sequential(nn.LayerNorm(width), across))
-        self.channels = Residual(nn.Sequential(nn.LayerNorm(width), two_layers(width, 2 * width)))
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.channels(self.tokens(tokens))
-
-
-class Mean(nn.Module):
-    """The mean over tokens after a LayerNorm: [B, T, D] -> [B, D]."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.norm(tokens).mean(1)
-
-
-class Halves(nn.Module):
-    """Two linear maps that never meet, one a half: [B, 2, features] -> [B, 2, units]."""
-
-    def __init__(self, features: int, units: int):
-        super().__init__()
-        self.left, self.right = nn.Linear(features, units), nn.Linear(features, units)
-
-    def forward(self, pair: Tensor) -> Tensor:
-        return torch.stack([self.left(pair[:, 0]), self.right(pair[:, 1])], 1)
 
 
 # The original says only "threw something up" with 2 nodes in the second-to-last layer. These defaults were chosen before any
@@ -343,155 +251,3 @@ class CNN(nn.Module):
     def forward(self, pairs: Tensor) -> Tensor:  # [B, 2, 28, 28] -> [B, 1]
         maps = self.conv2(self.conv1(side_by_side(pairs)))
         return self.readout(self.bottleneck(self.dense(maps.flatten(1))))
-
-
-@architecture
-class ResNet(nn.Module):
-    """A small residual convnet. 21,549 parameters; 301,122 multiply-adds a pair.
-
-    `stem` 8 maps of 4 x 4, stride 4 -> 7 x 14; `block1` two 3 x 3 convolutions added to their input; `down` 16 maps of 3 x 3,
-    stride 2 -> 4 x 7; `block2` as block1; `dense` 32. No normalisation: batch statistics would couple examples. Columns of the
-    picture seen by column j of stem: 4j..4j+3 (none crosses the seam), of block1: 4j-8..4j+11 (j = 5 to 8 cross it), of down:
-    8j-12..8j+15 (j = 2 to 4); every column of block2 but the first and the last crosses; dense sees all.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.stem = with_relu(Stem(8, 4, stride=4))
-        self.block1 = with_relu(self._two_convolutions(8))
-        self.down = with_relu(nn.Conv2d(8, 16, 3, stride=2, padding=1))
-        self.block2 = with_relu(self._two_convolutions(16))
-        self.dense = with_relu(nn.Linear(16 * 4 * 7, 32))
-        self.bottleneck = nn.Linear(32, 2)
-        self.readout = nn.Linear(2, 1)
-
-    @staticmethod
-    def _two_convolutions(maps: int) -> Residual:
-        return Residual(
-            nn.Sequential(
-                nn.Conv2d(maps, maps, 3, padding=1), nn.ReLU(), nn.Conv2d(maps, maps, 3, padding=1)
-            )
-        )
-
-    def forward(self, pairs: Tensor) -> Tensor:  # [B, 2, 28, 28] -> [B, 1]
-        maps = self.block2(self.down(self.block1(self.stem(side_by_side(pairs)))))
-        return self.readout(self.bottleneck(self.dense(maps.flatten(1))))
-
-
-@architecture
-class ViT(nn.Module):
-    """A patch transformer. 23,781 parameters; 189,506 multiply-adds a pair.
-
-    `patches` eight 14 x 14 patches -> 8 tokens of 32 channels; `block1` and `block2` self-attention with 2 heads, then two
-    layers of width 64, pre-norm, GELU; `mean` over tokens after a LayerNorm. Units of a block are its residual stream, 8 x 32.
-    No patch crosses the seam; from block1's attention on, every token can see both digits.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.patches = Patches(32)
-        self.block1 = Block(32, Attention(32, heads=2))
-        self.block2 = Block(32, Attention(32, heads=2))
-        self.mean = Mean(32)
-        self.bottleneck = nn.Linear(32, 2)
-        self.readout = nn.Linear(2, 1)
-
-    def forward(self, pairs: Tensor) -> Tensor:  # [B, 2, 28, 28] -> [B, 1]
-        return self.readout(
-            self.bottleneck(self.mean(self.block2(self.block1(self.patches(pairs)))))
-        )
-
-
-@architecture
-class Mixer(nn.Module):
-    """An MLP-Mixer: `vit` with two layers across tokens, 8-16-8, for attention. 15,893 parameters; 132,162 multiply-adds a pair.
-
-    Here the digits meet in two small matrices a block, the same for all channels, and nowhere else before the mean: the plainest
-    modern network in which one can point at the weights that mix the sides.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.patches = Patches(32)
-        self.block1 = Block(32, OverTokens(two_layers(8, 16)))
-        self.block2 = Block(32, OverTokens(two_layers(8, 16)))
-        self.mean = Mean(32)
-        self.bottleneck = nn.Linear(32, 2)
-        self.readout = nn.Linear(2, 1)
-
-    def forward(self, pairs: Tensor) -> Tensor:  # [B, 2, 28, 28] -> [B, 1]
-        return self.readout(
-            self.bottleneck(self.mean(self.block2(self.block1(self.patches(pairs)))))
-        )
-
-
-@architecture
-class Towers(nn.Module):
-    """Calibration, fully modular: `mlp` cut into two towers 784-64-32, one a digit, that meet in the bottleneck only.
-    104,773 parameters; 104,578 multiply-adds a pair.
-
-    Units of hidden1 and hidden2: first the left tower's half, then the right one's; none sees across the seam, exactly.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.hidden1 = with_relu(Halves(28 * 28, 64))
-        self.hidden2 = with_relu(Halves(64, 32))
-        self.bottleneck = nn.Linear(64, 2)
-        self.readout = nn.Linear(2, 1)
-
-    def forward(self, pairs: Tensor) -> Tensor:  # [B, 2, 28, 28] -> [B, 1]
-        hidden = self.hidden2(self.hidden1(pairs.flatten(-2)))
-        return self.readout(self.bottleneck(hidden.flatten(1)))
-
-
-@architecture
-class Summed(nn.Module):
-    """Calibration, no sides at all: `mlp` on the pixel sum L + R, 784-128-64-2-1.
-    108,869 parameters; 108,674 multiply-adds a pair.
-
-    Exchanging the digits changes nothing, exactly, so every unit serves both sides alike; it cannot learn a·x + b·y for a ≠ b.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.hidden1 = with_relu(nn.Linear(28 * 28, 128))
-        self.hidden2 = with_relu(nn.Linear(128, 64))
-        self.bottleneck = nn.Linear(64, 2)
-        self.readout = nn.Linear(2, 1)
-
-    def forward(self, pairs: Tensor) -> Tensor:  # [B, 2, 28, 28] -> [B, 1]
-        hidden = self.hidden2(self.hidden1((pairs[:, 0] + pairs[:, 1]).flatten(1)))
-        return self.readout(self.bottleneck(hidden))
-
-
-class Across(nn.Linear):
-    """A linear map whose weights across the sides count c times: the first half of inputs and of units is the left side's."""
-
-    def __init__(self, inputs: int, units: int, c: float):
-        super().__init__(inputs, units)
-        self.c = c
-
-    def forward(self, x: Tensor) -> Tensor:
-        sides = [torch.arange(n, device=x.device) < n // 2 for n in self.weight.shape[-2:]]
-        within = sides[0][:, None] == sides[1]
-        return F.linear(x, torch.where(within, self.weight, self.c * self.weight), self.bias)
-
-
-class Dose(MLP):
-    """Calibration, between `towers` (c = 0) and `mlp` (c = 1): `mlp` with its weights across the sides times c, in training
-    too. Registered as `dose05`, `dose10`, `dose20` and `dose50`. 209,221 parameters; 209,026 multiply-adds a pair.
-    """
-
-    c = 1.0
-
-    def __init__(self):
-        super().__init__()
-        for layer in (self.hidden1, self.hidden2):
-            plain = layer.map
-            layer.map = Across(plain.in_features, plain.out_features, self.c)
-            layer.map.load_state_dict(plain.state_dict())
-
-
-for percent in (5, 10, 20, 50):
-    architecture(type(f"Dose{percent:02d}", (Dose,), {"c": percent / 100, "__doc__": Dose.__doc__}))

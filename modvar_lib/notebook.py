@@ -1,4 +1,4 @@
-"""What every notebook starts with, its parameters checked and versions printed; and what of an executed one is kept."""
+"""What every notebook starts with: its parameters checked, and versions printed."""
 
 import ast
 import importlib.util
@@ -9,21 +9,20 @@ from importlib.metadata import version
 from pathlib import Path
 
 from modvar_lib import data
-from modvar_lib.errors import InputError, one_line
-from modvar_lib.settings import Settings, unknown_parameter
+from modvar_lib.errors import InputError, lookup, one_line
+from modvar_lib.settings import Settings
 
 
 def settings(**parameters) -> Settings:
     """Settings from a notebook's parameters. A name that papermill injected but the notebook does not have is an error."""
     short_errors()
-    own()
+    own_code()
     for name in injected():
-        if name not in parameters:
-            raise InputError(unknown_parameter(name, parameters))
+        lookup(parameters, "unknown parameter", name)
     return Settings(**parameters)
 
 
-def own() -> None:
+def own_code() -> None:
     """Run the file that $MODVAR_OWN names, from the project's root, which registers regimes, architectures and measures of
     one's own: once a process."""
     name = os.environ.get("MODVAR_OWN")
@@ -56,43 +55,19 @@ def injected() -> list[str]:
     from IPython import get_ipython
 
     shell = get_ipython()
-    cells = [
-        source
-        for source in (shell.user_ns.get("In", []) if shell else [])
-        if source.startswith("# Parameters\n")
-    ]
+    cells = [source for source in (shell.user_ns.get("In", []) if shell else []) if source.startswith("# Parameters\n")]
     body = ast.parse(cells[-1]).body if cells else []
-    return [
-        target.id
-        for line in body
-        if isinstance(line, ast.Assign)
-        for target in line.targets
-        if isinstance(target, ast.Name)
-    ]
+    assigned = [target for line in body if isinstance(line, ast.Assign) for target in line.targets]
+    return [target.id for target in assigned if isinstance(target, ast.Name)]
 
 
 def versions() -> str:
     """One line: Python, torch and modvar."""
-    return (
-        f"Python {platform.python_version()}, torch {version('torch')}, modvar {version('modvar')}"
-    )
+    return f"Python {platform.python_version()}, torch {version('torch')}, modvar {version('modvar')}"
 
 
-def clean(executed: Path) -> dict:
-    """An executed notebook (nbformat's) fit to commit: outputs without timing and papermill's metadata. Errors are refused."""
-    import nbformat  # takes more than a second, and kernels of notebooks have no use for it
-
-    found = nbformat.read(executed, as_version=4)
-    for cell in found.cells:
-        if any(output.output_type == "error" for output in cell.get("outputs", [])):
-            raise InputError(
-                f"notebook: {executed} ends in an error; allowed: one that ran to its end"
-            )
-        cell.metadata = {key: value for key, value in cell.metadata.items() if key == "tags"}
-        if "injected-parameters" in cell.metadata.get("tags", []):
-            cell.id = "injected"  # papermill's is new every time
-    found.metadata = {
-        "kernelspec": found.metadata["kernelspec"],
-        "language_info": {"name": "python"},
-    }
-    return found
+def done(following: str, *paths: Path) -> None:
+    """The last words of a notebook: where its results are, from the project's root where they are in it, and what comes next."""
+    for path in paths:
+        print("results:", path.relative_to(data.ROOT) if path.is_relative_to(data.ROOT) else path)
+    print("next:", following)

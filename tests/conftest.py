@@ -6,27 +6,15 @@ import tempfile
 
 import pytest
 import torch
-from playwright.sync_api import sync_playwright
 from xdist.scheduler import LoadFileScheduling
 
-from modvar_lib import data, models, verify
+from modvar_lib import data, models
 from modvar_lib.settings import Settings
 
-TOY = {
-    "epochs": 3,
-    "period": 1,
-    "final_epochs": 1,
-    "pairs_per_epoch": 512,
-    "batch_size": 64,
-    "test_pairs": 200,
-    "device": "cpu",
-}
-
-ARCHITECTURES = [  # every one, but only one of the doses
-    name
-    for name, cls in models.ARCHITECTURES.items()
-    if not issubclass(cls, models.Dose) or name == "dose20"
-]
+SIZES = {"epochs": 3, "period": 1, "final_epochs": 1, "pairs_per_epoch": 512, "batch_size": 64, "test_pairs": 200}
+TOY = {**SIZES, "device": "cpu"}
+ARCHITECTURES = [name for name in models.ARCHITECTURES if "dose" not in name or name == "dose20"]  # one of the doses
+LONG = ("test_graph.py", "test_published.py", "test_measures.py")  # files that go first, so that workers end together
 
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # tests side by side share the cores
@@ -36,13 +24,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # tests side by side share the cores
 
 def pytest_configure(config):
     os.environ.pop("MODVAR_TTY", None)
-    os.environ["MODVAR_RESULTS"] = config.modvar_results = tempfile.mkdtemp(
-        prefix="modvar-"
-    )  # kernels of nbval inherit it
+    os.environ["MODVAR_RESULTS"] = config.modvar_results = tempfile.mkdtemp(prefix="modvar-")  # kernels inherit it
 
 
 def pytest_unconfigure(config):
     shutil.rmtree(config.modvar_results, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
 class Files(LoadFileScheduling):
@@ -59,8 +49,9 @@ def pytest_xdist_make_scheduler(config, log):
 @pytest.fixture(scope="session")
 def browser():
     """A headless Chromium, Debian's; tests of pages are left out where there is none."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    chromium = next(filter(None, map(shutil.which, names)), None)
+    from playwright.sync_api import sync_playwright
+
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if not chromium:
         pytest.skip("no Chromium on PATH; Debian and Ubuntu: apt install chromium")
     quiet = "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update --disable-sync"
@@ -75,16 +66,6 @@ def splits():
     return data.digits("MNIST")
 
 
-@pytest.fixture(scope="session")
-def derived(tmp_path_factory):
-    """What the analyses make of the measured tables of every published study: a folder a study. They are executed once."""
-    folder = tmp_path_factory.mktemp("derived")
-    with verify.workers() as pool:
-        for study in verify.studies():
-            verify.derive(study, folder, pool)
-    return folder
-
-
 @pytest.fixture
 def results(tmp_path, monkeypatch):
     """An empty results folder of the test's own."""
@@ -92,7 +73,7 @@ def results(tmp_path, monkeypatch):
     return tmp_path / "results"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def toy():
     """Settings of a training that takes a moment: toy(regime="varying", seeds=...)."""
     return lambda **changes: Settings(**{"study": "toy", **TOY, **changes})

@@ -1,284 +1,252 @@
-"""Bad input, everywhere: a non-zero exit, one line that names the parameter, what it got and what is allowed; nothing written.
+"""Bad input, everywhere: one line that names the parameter, what it got and what is allowed; nothing written.
 
-Notebooks and snippets run as in a kernel, in a process of their own each; config files and command lines as a user starts them.
+Nearly all in this process, as notebooks and commands call the same functions; a few end to end, as a user starts them.
 """
 
 import os
+import re
 import subprocess
 import sys
-import textwrap
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import nbformat
+import numpy as np
 import pytest
 import torch
-import torchvision  # noqa: F401
-import yaml
-from IPython.core.interactiveshell import InteractiveShell
-from test_notebooks import SOURCES, parameters_of
-from test_study import CONFIG
+from torch import nn
 
-# what notebooks import is imported here once, so that forks have it
-from modvar_lib import data, figures, metrics, statistics  # noqa: F401
+from modvar_lib import calibration, data, goals, metrics, models, notebook, runs, settings, study, training
+from modvar_lib.errors import InputError, command, one_line
+from modvar_lib.metrics.subject import Subject
+from modvar_lib.settings import Settings
 
-WHOLE = "a whole number from 1"
-BAD = {  # parameter of a notebook: [(value, what the line says is allowed)]
-    "study": [("", "letters, digits"), ("../etc", "letters, digits"), (7, "letters, digits")],
-    "dataset": [("mnist", "MNIST, FashionMNIST, KMNIST"), (None, "text")],
-    "architecture": [("mpl", "did you mean mlp?"), (["mlp"], "text")],
-    "regime": [("vary", "did you mean varying?"), (True, "text")],
-    "variant": [("a/b", "letters, digits"), ("a-b", "letters, digits")],
-    "seeds": [("0-", "whole numbers from 0"), ("3,3", "each once"), (0.5, "whole numbers from 0")],
-    "epochs": [(0, WHOLE), ("ten", WHOLE), (1.5, WHOLE)],
-    "period": [(0, "a whole number of epochs from 1"), (None, "a whole number of epochs from 1")],
-    "final_epochs": [(-1, "from 0 to epochs"), (10**6, "from 0 to epochs")],
-    "pairs_per_epoch": [(0, WHOLE), ("6e4", WHOLE)],
-    "batch_size": [(0, WHOLE), (True, WHOLE)],
-    "optimizer": [("adamw", "adam, sgd"), (1, "text")],
-    "frames": [(-1, "a whole number of epochs from 0"), ("each", "0, which keeps none")],
-    "learning_rate": [(0, "a number above 0"), ("fast", "a number above 0"), (-1e-3, "above 0")],
-    "device": [("gpu", "auto, cpu, cuda or cuda:N"), ("cuda:99", "auto, cpu")],
+WHOLE, NAME = "a whole number from 1", "letters, digits"
+BAD = {  # parameter of notebooks and config files: (values, what the line says is allowed)
+    "study": (["", "../etc", "$(touch x)", "a/b", "x" * 101, 7], NAME),
+    "dataset": (["mnist"], "MNIST, FashionMNIST, KMNIST"),
+    "architecture": (["mpl"], "(did you mean mlp?)"),
+    "regime": (["vary"], "(did you mean varying?)"),
+    "variant": (["", "a/b", "a-b", "no spaces"], NAME),
+    "seeds": (
+        ["0-", "a-b", "3-1", "3,3", "", "0-99999999999", -1, 2**32, 0.5, [0, "1"], [], True, None],
+        "whole numbers from 0 to 4294967295, each once",
+    ),
+    "epochs": ([0, "ten", 1.5, True, None], WHOLE),
+    "period": ([0, None], "a whole number of epochs from 1"),
+    "final_epochs": ([-1, 101, "all"], "from 0 to epochs"),
+    "max_coefficient": ([0], WHOLE),
+    "pairs_per_epoch": ([0, "6e4"], WHOLE),
+    "batch_size": ([-5, True], WHOLE),
+    "optimizer": (["adamw"], "adam, sgd"),
+    "learning_rate": ([0, "fast", -1e-3, float("nan"), float("inf")], "a number above 0"),
+    "standardise": (["maybe", 1], "True or False"),
+    "penalty": ([-0.1, "none", float("nan")], "a number from 0"),
+    "test_pairs": ([1], "a whole number from 2"),
+    "frames": ([-1, "each"], "a whole number from 0"),
+    "also": (["everything", "seen,turned"], "untrained, shuffled, rotated, shifted, seen, clusterability"),
+    "device": (["gpu", "cuda:99", None], "auto, cpu"),
 }
+TEXT = [(name, value, "text") for name in ("dataset", "architecture", "regime", "optimizer") for value in (None, True, 3)]
+PARAMETERS = [(name, value, allowed) for name, (values, allowed) in BAD.items() for value in values] + TEXT
 
 
-def names_of(path: Path) -> list[str]:
-    return [line.split(":")[0] for line in parameters_of(path).splitlines()]
+@pytest.mark.parametrize(("name", "value", "allowed"), PARAMETERS, ids=[f"{n}={v!r:.20}" for n, v, _ in PARAMETERS])
+def test_of_a_parameter(name, value, allowed):
+    for make in (Settings, notebook.settings, lambda **values: study.read_config({**values, "group_size": 1})):
+        with pytest.raises(InputError) as caught:
+            make(**{name: value})
+        line = str(caught.value)
+        got = "turned" if value == "seen,turned" else value
+        assert line.startswith(f"{name}: got {got!r}; allowed") and allowed in line and "\n" not in line
 
 
-NOTEBOOKS = [
-    (path, name, value, allowed)
-    for path in SOURCES
-    for name in names_of(path)
-    for value, allowed in BAD[name]
-] + [(path, "sede", 3, "allowed: ") for path in SOURCES]
+@pytest.mark.parametrize("regime", sorted(name for name, function in goals.REGIMES.items() if function.ends_on_the_sum))
+def test_of_a_regime_without_one_epoch_of_its_own(regime):
+    with pytest.raises(InputError, match=rf"^final_epochs: got 10; allowed: fewer than epochs, which is 10, or {regime} "):
+        Settings(regime=regime, epochs=10, final_epochs=10)
 
-SNIPPETS = [  # of Python as a user types it, and how the line starts
-    ('Settings(regime="variyng")', "regime: got 'variyng'; allowed: fixed, varying"),
-    ("Settings(speed=3)", "unknown parameter: got 'speed'; allowed: "),
-    ('data.digits("mnist")', "dataset: got 'mnist'; allowed: MNIST"),
-    ('data.digits("KMNIST")', "dataset: "),
-    ('data.fetch("EMNIST")', "dataset: got 'EMNIST'; allowed: MNIST"),
-    ('models.initial("perceptron", 0)', "architecture: got 'perceptron'; allowed: "),
+
+CONFIGS = [
+    ({"group_size": "8"}, "group_size: got '8'; allowed: a whole number from 1"),
+    ({"group_size": 0}, "group_size: got 0; allowed: a whole number from 1"),
+    ({"group_size": True}, "group_size: got True; allowed: a whole number from 1"),
+    ({"arms": "mlp"}, "arms: got 'm"),
+    ({"arms": ["varying"]}, "arms: got 'varying'; allowed: a list of settings"),
+    ({"arms": []}, "config: got {'arms': []}; allowed: at least one value of each setting"),
+    ({"arms": [{"period": [1, 2]}]}, "arms: original MNIST-mlp-fixed is there 2 times; allowed: each once"),
     (
-        'runs.load(Path("nowhere"))',
-        "run: nowhere/settings.json is missing; allowed: a complete run",
+        {"arms": [{"study": "a"}, {"study": "b", "regime": "varying"}]},
+        "arms: b MNIST-mlp-varying is there 1 times; allowed: each",
     ),
-    ('runs.paths("nothing")', "study: 'nothing' has no runs"),
-    ('runs.paths("../..")', "study: got '../..'; allowed: letters"),
-    ('runs.table("nothing", "measures.csv")', "study: 'nothing' has no "),
-    ('runs.table("/etc", "passwd")', "study: got '/etc'; allowed: letters"),
-    ('publish.publish("nothing")', "study: "),
-    ('publish.publish("a/b")', "study: got 'a/b'; allowed: letters"),
-    ("experiments_of({})", "group_size: got None; allowed: a whole number from 1"),
-    ('experiments_of({"group_size": "8"})', "group_size: got '8'; allowed: a whole number from 1"),
-    ('experiments_of({"group_size": 8, "arms": "mlp"})', "arms: got 'm"),
-    ('experiments_of({"group_size": 8, "regime": {"a": 1}})', "regime: got {'a': 1}; allowed: "),
-    ("experiments_of([])", "config: got []; allowed: "),
-    (
-        """
-        @models.architecture
-        class Wide(models.MLP):
-            def __init__(self):
-                super().__init__()
-                self.bottleneck, self.readout = torch.nn.Linear(64, 3), torch.nn.Linear(3, 1)
-
-        runs.complete(Settings(study="own", architecture="wide", epochs=1, final_epochs=0))
-        """,
-        "architecture: wide has layers ",
-    ),
-    (
-        """
-        @goals.regime
-        def short(epoch, seed, schedule):
-            return goals.SUM[:9]
-
-        training.train(Settings(regime="short", epochs=1, final_epochs=0), splits)
-        """,
-        "regime: short gives an array of shape (9, 10)",
-    ),
-    (
-        """
-        @goals.regime
-        def listed(epoch, seed, schedule):
-            return goals.SUM.tolist()
-
-        training.train(Settings(regime="listed", epochs=1, final_epochs=0), splits)
-        """,
-        "regime: listed gives ",
-    ),
-    (
-        """
-        @goals.regime
-        def endless(epoch, seed, schedule):
-            return goals.SUM / np.float32(0)
-
-        training.train(Settings(regime="endless", epochs=1, final_epochs=0), splits)
-        """,
-        "regime: endless gives targets that are not finite",
-    ),
-    (
-        """
-        Metric, Property = metrics.Metric, metrics.Property
-        metrics.METRICS = {"own": Metric(lambda s: [{"value": 1}], {"own": Property(0, 1, ())})}
-        metrics.measure_network(subject)
-        """,
-        "measure: own gives {'value': 1}; allowed: rows of layer, side, measure, value, note",
-    ),
-    (
-        """
-        row = dict(layer="all", side="both", measure="other", value=1.0, note="")
-        metrics.METRICS = {"own": metrics.Metric(lambda s: [row], {"own": None})}
-        metrics.measure_network(subject)
-        """,
-        "measure: own gives {'layer': 'all'",
-    ),
-    ('subject.sides("hidden9")', "layer: got 'hidden9'; allowed: hidden1, hidden2"),
-    ('calibration.rotated(network, "hidden9")', "layer: got 'hidden9'; allowed: hidden1"),
-    ('calibration.shifted(network, "readout", 1.0)', "layer: got 'readout'; allowed: hidden1"),
-    (
-        """
-        with torch.no_grad():
-            network.readout.bias.fill_(float("nan"))
-        Subject(network, splits[1], torch.zeros(2, 4, dtype=torch.long))
-        """,
-        "network: got weights that are not finite; allowed: finite weights",
-    ),
+    ({"regime": []}, "config: got {'regime': []}; allowed: at least one value of each setting"),
+    ({"regime": {"a": 1}}, "regime: got {'a': 1}; allowed: "),
+    ({"regime": ["fixed", "fixd"]}, "regime: got 'fixd'; allowed: fixed, varying"),
+    ({"regmie": "fixed"}, "unknown parameter: got 'regmie'; allowed: "),
+    ({"__use_yte__": True, "?x": 1}, "unknown parameter: got '__use_yte__'; allowed: "),
+    ({"epochs": 10, "final_epochs": 11}, "final_epochs: got 11; allowed: a whole number from 0 to epochs, which is 10"),
+    ({"seeds": "0-2x"}, "seeds: got '0-2x'; allowed: whole numbers"),
+    ({"notebooks": "04_analysis"}, "notebooks: got '04_analysis'; allowed: a list of "),
+    ({"notebooks": ["04_analyses"]}, "notebooks: got '04_analyses'; allowed: 04_analysis, "),
+    ({"notebooks": ["02_train"]}, "notebooks: got '02_train'; allowed: 04_analysis, "),
+    ({"notebooks": ["04_analysis"] * 2}, "notebooks: got ['04_analysis', '04_analysis']; allowed: a list of "),
+    ({1: 2}, "config: got {1: 2}; allowed: names of settings with their values"),
+    ("nowhere.yaml", "config: nowhere.yaml cannot be read (["),
 ]
 
-PREPARED = """
-from pathlib import Path
-import numpy as np
-import torch
-from modvar_lib import calibration, data, goals, metrics, models, notebook, publish, runs, training
-from modvar_lib.metrics.subject import Subject
-from modvar_lib.settings import Settings, experiments_of
 
-notebook.short_errors()
-network = models.initial("mlp", 0)
-splits = tuple(data.Digits(torch.zeros(20, 784, dtype=torch.uint8), torch.arange(20) % 10) for _ in "ab")
-subject = Subject(network, splits[1], torch.zeros(2, 4, dtype=torch.long))
-"""
+@pytest.mark.parametrize(("config", "start"), CONFIGS, ids=[start[:40] for _, start in CONFIGS])
+def test_of_a_config(config, start):
+    with pytest.raises(InputError) as caught:
+        study.read_config(config)
+    assert str(caught.value).startswith(start) and "; allowed: " in str(caught.value) and "\n" not in str(caught.value)
 
 
-def as_in_a_kernel(folder: Path, cells: list[str]) -> tuple[int, str]:
-    """Run cells one after the other until one fails, in a fork of this process; (exit status, what was printed)."""
-    printed = folder / "printed.txt"
-    child = os.fork()
-    if child == 0:
-        os.chdir(folder / "here")
-        with open(printed, "w") as out:
-            os.dup2(out.fileno(), 1), os.dup2(out.fileno(), 2)
-            sys.stdout = sys.stderr = open(1, "w", closefd=False)
-            try:
-                torch.set_num_threads(1)
-                shell = InteractiveShell.instance(colors="nocolor")
-                good = all(shell.run_cell(cell, store_history=True).success for cell in cells)
-                sys.stdout.flush()
-                os._exit(0 if good else 1)
-            finally:
-                os._exit(2)
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status), printed.read_text()
+TEXTS = ["study: [", "- 1\n- 2\n", "just text", "", "a: &a [*a]\n", "study: a\nstudy: \x00\n", "1: 2"]
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=repr)
+def test_of_a_config_file(tmp_path, text):
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(InputError) as caught:
+        study.read_config(tmp_path / "c.yaml")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.fixture
-def empty(tmp_path, monkeypatch):
-    """A folder to be in, and results in another, that must stay empty."""
-    (tmp_path / "here").mkdir()
-    monkeypatch.setenv("MODVAR_RESULTS", str(tmp_path / "results"))
-    monkeypatch.setenv("MPLBACKEND", "agg")
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-    yield tmp_path
-    assert not (tmp_path / "results").exists() and not list((tmp_path / "here").iterdir())
+def registries(monkeypatch):
+    """Registries to put one's own into."""
+    for name, module, registry in (("regime", goals, "REGIMES"), ("architecture", models, "ARCHITECTURES")):
+        mine = dict(getattr(module, registry))
+        monkeypatch.setattr(module, registry, mine)
+        monkeypatch.setitem(settings.REGISTRIES, name, mine)
+        monkeypatch.setattr(settings, registry, mine)
+    monkeypatch.setattr(metrics, "METRICS", dict(metrics.METRICS))
 
 
-def one_line(status: int, said: str) -> str:
-    """The only line of error; there is no traceback beside it."""
-    lines = [line for line in said.splitlines() if "Error" in line]
-    assert status == 1 and len(lines) == 1 and "Traceback" not in said, said
-    assert lines[0].startswith("InputError: "), said
-    return lines[0].removeprefix("InputError: ")
+@pytest.fixture
+def subject():
+    digits = data.Digits(torch.zeros(20, 784, dtype=torch.uint8), torch.arange(20) % 10)
+    return Subject(models.initial("mlp", 0), digits, torch.zeros(2, 4, dtype=torch.long))
 
 
-@pytest.mark.parametrize(
-    ("path", "name", "value", "allowed"),
-    NOTEBOOKS,
-    ids=[f"{path.stem[:2]}-{name}={value!r}" for path, name, value, _ in NOTEBOOKS],
-)
-def test_of_a_notebook(empty, path, name, value, allowed):
-    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
-    sources = []
-    for cell in cells:
-        sources.append(cell.source)
-        if "parameters" in cell.metadata.get("tags", []):
-            sources.append(f"# Parameters\n{name} = {value!r}\n")
-    line = one_line(*as_in_a_kernel(empty, sources))
-    wanted = f"unknown parameter: got '{name}'" if name == "sede" else f"{name}: got {value!r}"
-    assert line.startswith(wanted) and "; allowed" in line and allowed in line
+def own_architecture(subject):
+    @models.architecture
+    class Wide(models.MLP):
+        def __init__(self):
+            super().__init__()
+            self.bottleneck, self.readout = nn.Linear(64, 3), nn.Linear(3, 1)
+
+    runs.complete(Settings(study="own", architecture="wide", epochs=1))
 
 
-@pytest.mark.parametrize(("snippet", "start"), SNIPPETS, ids=[start for _, start in SNIPPETS])
-def test_of_a_function(empty, snippet, start):
-    line = one_line(*as_in_a_kernel(empty, [PREPARED, textwrap.dedent(snippet)]))
-    assert line.startswith(start) and ("allowed" in line or "first" in line or "put it" in line)
+def own_regime(subject):
+    @goals.regime
+    def short(epoch, seed, schedule):
+        return goals.SUM[:9]
+
+    training.train(Settings(regime="short", epochs=1), (subject.digits, subject.digits))
 
 
-COMMANDS = [  # of config files {changes}, and of command lines [words]
-    ({"regime": ["fixd"]}, "regime: got 'fixd'; allowed: fixed, varying"),
-    ({"epoch": 3}, "unknown parameter: got 'epoch'; allowed: "),
-    (
-        {"final_epochs": 3},
-        "final_epochs: got 3; allowed: a whole number from 0 to epochs, which is 2",
-    ),
-    ({"seeds": "0-2x"}, "seeds: got '0-2x'; allowed: whole numbers"),
-    ({"learning_rate": "no"}, "learning_rate: got 'no'; allowed: a number above 0"),
-    ({"arms": ["varying"]}, "arms: got 'varying'; allowed: a list of settings"),
-    (
-        {"arms": [{"period": [1, 2]}]},
-        "arms: MNIST summed fixed default is there 2 times; allowed: each once",
-    ),
-    ({"group_size": 0}, "group_size: got 0; allowed: a whole number from 1"),
-    ({"notebooks": ["04_analyses"]}, "notebooks: got '04_analyses'; allowed: 04_analysis, "),
-    ({"notebooks": "04_analysis"}, "notebooks: got '04_analysis'; allowed: a list"),
-    ({"study": "../up"}, "study: got '../up'; allowed: letters"),
-    ("study: [", "Config file is not valid JSON or YAML"),
-    ("- 1\n- 2\n", "Config file must be given as JSON or YAML with keys at top level"),
-    (["python", "-m", "modvar_lib.data", "SVHN"], "dataset: got 'SVHN'; allowed: MNIST"),
-    (["python", "-m", "modvar_lib.publish", "nothing"], "study: "),
-    (["python", "-m", "modvar_lib.publish", "/etc"], "study: got '/etc'; allowed: letters"),
-    (["make", "reproduce", "PROFILE=pbs"], "PROFILE: got 'pbs'; allowed: "),
-    (["make", "reproduce", "CONFIG=config/papr.yaml"], "CONFIG: got 'config/papr.yaml'; allowed: "),
+def late_regime(subject):
+    """Right in epoch 0, wrong after."""
+
+    @goals.regime
+    def late(epoch, seed, schedule):
+        return goals.SUM * np.float32("nan" if epoch == 1 else 1)
+
+    sizes = {"epochs": 3, "pairs_per_epoch": 20, "test_pairs": 20, "device": "cpu"}
+    training.train(Settings(regime="late", **sizes), (subject.digits, subject.digits))
+
+
+def own_measure(rows):
+    def measure(subject):
+        metrics.METRICS["mine"] = metrics.Metric(lambda subject: rows, {"mine": metrics.Property(0, 1, ())})
+        metrics.measure_network(subject)
+
+    return measure
+
+
+def not_finite(subject):
+    nn.init.constant_(subject.network.readout.bias, float("nan"))
+    Subject(subject.network, subject.digits, subject.draws)
+
+
+OTHER = {"layer": "all", "side": "both", "measure": "other", "value": 1.0, "note": ""}
+CALLS = [  # of public functions, and how the line starts
+    (lambda s: data.digits("mnist"), "dataset: got 'mnist'; allowed: MNIST"),
+    (lambda s: data.digits("KMNIST"), "dataset: "),
+    (lambda s: data.fetch("EMNIST"), "dataset: got 'EMNIST'; allowed: MNIST"),
+    (lambda s: goals.goal("vary", 0, 0, Settings()), "regime: got 'vary'; allowed: fixed, varying"),
+    (lambda s: goals.regime(lambda epoch: goals.SUM), "regime: <lambda> takes (epoch); allowed: (epoch, seed, schedule)"),
+    (own_regime, "regime: short gives an array of shape (9, 10)"),
+    (late_regime, "regime: late gives targets that are not finite"),
+    (lambda s: models.initial("perceptron", 0), "architecture: got 'perceptron'; allowed: mlp, cnn"),
+    (own_architecture, "architecture: wide has layers "),
+    (lambda s: runs.load(Path("nowhere")), "run: nowhere/settings.json cannot be used (it is missing)"),
+    (lambda s: runs.paths("nothing"), "study: 'nothing' has no networks"),
+    (lambda s: runs.paths("../.."), "study: got '../..'; allowed: "),
+    (lambda s: study.table("nothing", "measures"), "study: 'nothing' has no "),
+    (lambda s: study.table("/etc", "runs"), "study: got '/etc'; allowed: "),
+    (lambda s: study.write(None, "a/b", "x.csv"), "study: got 'a/b'; allowed: "),
+    (lambda s: s.sides("hidden9"), "layer: got 'hidden9'; allowed: hidden1, hidden2"),
+    (lambda s: calibration.rotated(s.network, "hidden9"), "layer: got 'hidden9'; allowed: hidden1"),
+    (lambda s: calibration.shifted(s.network, "readout", 1.0), "layer: got 'readout'; allowed: hidden1"),
+    (own_measure([{"value": 1}]), "measure: mine gives {'value': 1}; allowed: rows of layer, side, measure, value, note"),
+    (own_measure([OTHER]), "measure: mine gives {'layer': 'all'"),
+    (not_finite, "network: got weights that are not finite; allowed: finite weights"),
 ]
 
 
-@pytest.fixture(scope="module")
-def commands(tmp_path_factory):
-    """What each of COMMANDS said, two at a time: (exit status, lines, what was written)."""
-
-    def run(given):
-        folder = tmp_path_factory.mktemp("command")
-        words, config = given, folder / "config.yaml"
-        if not isinstance(given, list):
-            changed = {**CONFIG, "study": "bad", **given} if isinstance(given, dict) else given
-            config.write_text(changed if isinstance(given, str) else yaml.safe_dump(changed))
-            words = ["snakemake", "--configfile", str(config)]
-        env = {**os.environ, "MODVAR_RESULTS": str(folder / "results")}
-        done = subprocess.run(words, cwd=data.ROOT, env=env, capture_output=True, text=True)
-        written = [path for path in (folder / "results").rglob("*") if path.suffix != ".lock"]
-        return done.returncode, (done.stdout + done.stderr).splitlines(), written
-
-    with ThreadPoolExecutor(2) as pool:
-        yield list(pool.map(run, [given for given, _ in COMMANDS]))
+@pytest.mark.parametrize(("call", "start"), CALLS, ids=[start[:40] for _, start in CALLS])
+def test_of_a_function(registries, results, subject, call, start):
+    with pytest.raises(InputError) as caught:
+        call(subject)
+    line = str(caught.value)
+    assert line.startswith(start) and "\n" not in line and re.search("allowed|put it|measure|train", line)
+    assert not results.exists()
 
 
-@pytest.mark.parametrize("number", range(len(COMMANDS)), ids=[said for _, said in COMMANDS])
-def test_of_a_command(commands, number):
-    status, lines, written = commands[number]
-    said = [line for line in lines if COMMANDS[number][1] in line]
-    assert status != 0 and len(said) == 1, lines
-    assert not any(line.startswith("Traceback") for line in lines) and not written
+ERRORS = [
+    (OSError(28, "No space left on device", "a.csv"), "files: a.csv: No space left on device; allowed: "),
+    (PermissionError(13, "Permission denied", "a"), "files: a: Permission denied; allowed: folders that you may write"),
+    (NotADirectoryError(20, "Not a directory", "a"), "files: a: Not a directory; allowed: "),
+    (MemoryError(), "memory: it ran out; allowed: fewer seeds"),
+    (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "memory: it ran out"),
+    (InputError("x: got 1; allowed: 2"), "x: got 1; allowed: 2"),
+]
 
 
-def test_there_are_enough():
-    assert len(NOTEBOOKS) + len(SNIPPETS) + len(COMMANDS) >= 100
+@pytest.mark.parametrize(("error", "start"), ERRORS, ids=[start[:30] for _, start in ERRORS])
+def test_of_what_a_user_can_mend(error, start):
+    def fail():
+        raise error
+
+    assert str(one_line(error)).startswith(start)
+    with pytest.raises(SystemExit, match=r"^InputError: "):
+        command(fail)
+
+
+@pytest.mark.parametrize("error", [KeyError("a"), RuntimeError("shapes"), OSError(2, "No such file", "a")], ids=repr)
+def test_other_errors_are_shown_whole(error):
+    assert one_line(error) is None
+
+
+COMMANDS = [  # as a user types them, and a part of the one line
+    ("papermill", ["-p", "regmie", "varying"], "unknown parameter: got 'regmie'; allowed: study, "),
+    (
+        "papermill",
+        ["-p", "epochs", "10", "-p", "final_epochs", "10", "-p", "regime", "varying"],
+        "final_epochs: got 10; allowed: ",
+    ),
+    (["-m", "modvar_lib.study", "config/papr.yaml"], [], "config: config/papr.yaml cannot be read"),
+    (["-m", "modvar_lib.data", "SVHN"], [], "dataset: got 'SVHN'; allowed: MNIST"),
+]
+
+
+@pytest.mark.parametrize(("program", "words", "line"), COMMANDS, ids=[line[:30] for *_, line in COMMANDS])
+def test_of_a_command(results, program, words, line):
+    if program == "papermill":
+        program = ["-m", "papermill", "--no-progress-bar", "notebooks/02_train.ipynb", os.devnull]
+    done = subprocess.run([sys.executable, *program, *words], cwd=data.ROOT, capture_output=True, text=True, timeout=300)
+    lines = [part for part in (done.stdout + done.stderr).splitlines() if part.startswith("InputError: ")]
+    assert done.returncode != 0 and len(lines) == 1 and lines[0].startswith(f"InputError: {line}"), done.stdout + done.stderr
+    assert not results.exists()

@@ -1,4 +1,5 @@
 import gzip
+import itertools
 import shutil
 
 import numpy as np
@@ -10,7 +11,7 @@ from modvar_lib.errors import InputError
 
 
 def raw(name: str, header: int) -> np.ndarray:
-    """The bytes of an idx file after its header, read independently of torchvision."""
+    """The bytes of an idx file after its header, read by hand."""
     content = gzip.decompress((data.ROOT / "data" / "MNIST" / "raw" / f"{name}.gz").read_bytes())
     return np.frombuffer(content, np.uint8, offset=header)
 
@@ -28,9 +29,7 @@ def test_halves_are_the_very_digits(splits):
     picture = data.side_by_side(halves)
     assert halves.shape == (50, 2, 28, 28) and picture.shape == (50, 28, 56)
     digits = splits[0].images.view(-1, 28, 28).float() / 255
-    assert torch.allclose(picture[..., :28], digits[pairs[:, 0]]) and torch.allclose(
-        picture[..., 28:], digits[pairs[:, 1]]
-    )
+    assert torch.allclose(picture[..., :28], digits[pairs[:, 0]]) and torch.allclose(picture[..., 28:], digits[pairs[:, 1]])
 
 
 def test_a_buffer_changes_nothing_but_the_memory(splits):
@@ -66,45 +65,35 @@ def copy(tmp_path, monkeypatch):
     return tmp_path / "MNIST" / "raw"
 
 
-def test_a_missing_file_is_one_line(copy):
-    (copy / "t10k-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(
-        InputError,
-        match=r"^dataset: .*t10k-labels-idx1-ubyte.gz is missing; .*make data DATASET=MNIST$",
-    ):
-        data.digits("MNIST")
-
-
-def test_a_damaged_file_is_one_line(copy):
-    path = copy / "train-labels-idx1-ubyte.gz"
-    content = bytearray(path.read_bytes())
-    content[1000] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=r"^dataset: .*train-labels-idx1-ubyte.gz is damaged"):
-        data.digits("MNIST")
-
-
 def test_reading_writes_nothing_beside_the_files(copy):
     before = sorted(copy.iterdir())
     data.digits("MNIST")
     assert sorted(copy.iterdir()) == before
 
 
-def test_other_data_sets_go_through_the_same_code(tmp_path, monkeypatch, splits):
-    """FashionMNIST's real files are not at hand: MNIST's, under its name and with their checksums, must come out the same."""
-    from torchvision import datasets
-
-    monkeypatch.setenv("MODVAR_DATA", str(tmp_path))
-    with pytest.raises(InputError, match=r"FashionMNIST/raw/train-images-idx3-ubyte.gz is missing"):
-        data.digits("FashionMNIST")
-    shutil.copytree(data.ROOT / "data" / "MNIST", tmp_path / "FashionMNIST")
-    monkeypatch.setattr(datasets.FashionMNIST, "resources", datasets.MNIST.resources)
-    assert torch.equal(data.digits("FashionMNIST")[1].images, splits[1].images)
+def test_streams_are_independent_of_each_other_and_keep_their_order():
+    """What is published rests on their numbers: a new stream goes to the end."""
+    assert data.STREAMS[:7] == ("weights", "pairs", "goals", "evaluation", "tables", "measures", "additive")
+    drawn = {data.rng(*key).integers(2**63) for key in itertools.product(data.STREAMS, (0, 1), (0, 1))}
+    assert len(drawn) == 4 * len(data.STREAMS)
+    assert data.rng("pairs", 3, 2).integers(60_000, size=2).tolist() == data.training_pairs(3, 2, 1)[0].tolist()
+    assert data.rng("weights", 7).integers(1000) == np.random.default_rng([0, 7, 0]).integers(1000)
 
 
-def test_unknown_data_set_lists_the_known():
-    with pytest.raises(
-        InputError,
-        match=r"^dataset: got 'MNITS'; allowed: MNIST, FashionMNIST, KMNIST \(did you mean MNIST\?\)$",
-    ):
-        data.files("MNITS")
+RAW = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte.gz")
+
+
+@pytest.mark.parametrize("name", RAW)
+@pytest.mark.parametrize("how", ["missing", "cut", "flipped", "empty", "unpacked", "folder", "another"])
+def test_a_file_that_is_not_the_original_is_one_line_that_names_it(copy, name, how):
+    content = bytearray((copy / name).read_bytes())
+    (copy / name).unlink()
+    if how == "folder":
+        (copy / name).mkdir()
+    elif how != "missing":
+        flipped = content[:5000] + bytes([content[5000] ^ 1]) + content[5001:]
+        other = (copy / "t10k-labels-idx1-ubyte.gz").read_bytes()
+        made = {"cut": content[:5000], "flipped": flipped, "empty": b"", "another": other}
+        (copy / name).write_bytes(made[how] if how in made else gzip.decompress(content))
+    with pytest.raises(InputError, match=rf"^dataset: .*{name} is (missing|damaged)"):
+        data.files("MNIST")

@@ -1,45 +1,24 @@
-"""What is published as a figure: fit for a page, for a colour-blind reader, and for one who does not see it."""
+"""Figures: fit for a page and for a colour-blind reader, the same bytes every time, and what they show is what is measured."""
 
 import re
 
-import nbformat
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from matplotlib.colors import to_rgb
-from PIL import Image
 
-from modvar_lib import data, figures, verify
-
-PUBLISHED = [
-    path for study in verify.studies() for path in sorted(verify.figures_of(study).glob("*.png"))
-]
+from modvar_lib import data, figures, models
+from modvar_lib.metrics.activation_change import score
+from modvar_lib.metrics.subject import Subject
 
 
-@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_a_figure_is_of_a_pages_width_and_says_what_it_shows_and_where_from(path):
-    picture = Image.open(path)
-    assert picture.width == round(figures.PAGE * figures.STYLE["savefig.dpi"])
-    about = picture.text
-    assert path.parent.name in about["Title"] and len(about["Description"]) > 40
-    notebook, tables = about["Source"].split(": ")
-    folder = verify.tables_of(path.parent.name)
-    assert (folder / "notebooks" / notebook).is_file()
-    assert all((folder / name).is_file() for name in tables.split(", "))
-    drawn = path.with_suffix(".svg").read_text()
-    assert about["Description"][:30] in drawn
-
-
-@pytest.mark.parametrize("study", verify.studies())
-def test_every_figure_in_a_published_notebook_has_alternative_text(study):
-    count = 0
-    for path in verify.tables_of(study).glob("notebooks/*.ipynb"):
-        for cell in nbformat.read(path, as_version=4).cells:
-            for output in cell.get("outputs", []):
-                if "image/png" in output.get("data", {}):
-                    count += 1
-                    assert len(output.metadata["image/png"]["alt"]) > 20, path.name
-    assert count > len(PUBLISHED)
+@pytest.fixture(autouse=True)
+def style():
+    figures.style()
+    yield
+    plt.close("all")
 
 
 def test_colours_can_be_told_apart_without_red_or_green():
@@ -55,31 +34,57 @@ def test_colours_can_be_told_apart_without_red_or_green():
         assert apart[np.triu_indices(len(seen), 1)].min() > 0.04, name
 
 
+def test_a_regime_has_the_same_colour_in_every_figure():
+    both = figures.colours(["varying", "fixed"])
+    assert both == {"fixed": figures.COLOURS[0], "varying": figures.COLOURS[1]}
+    assert figures.colours(["varying", "tables"])["varying"] == both["varying"]
+    assert len(set(figures.colours(["fixed", "varying", "a", "b", "c", "d"]).values())) == 6
+
+
+def test_a_saved_figure_is_the_same_every_time_and_says_what_it_shows(tmp_path):
+    for name in "ab":
+        figure, ax = plt.subplots()
+        ax.plot([0, 1], [2, 3])
+        figure.suptitle("a line")
+        figures.save(figure, tmp_path / name, "one line that rises", "04_analysis.ipynb: summary.csv")
+    for kind in ("png", "svg"):
+        first, second = ((tmp_path / f"{name}.{kind}").read_bytes() for name in "ab")
+        assert first == second and b"one line that rises" in first and b"04_analysis.ipynb: summary.csv" in first
+
+
 def units(regime):
+    """Three units that begin alike and come to serve the right, both, and the left digit."""
     table = pd.DataFrame([(e, u) for e in (0, 2, 4) for u in range(3)], columns=["epoch", "unit"])
     balance = (table["unit"] - 1) * table["epoch"] / 4
     return table.assign(regime=regime, layer="hidden1", balance=balance, share=1 / 3)
 
 
-def test_the_film_and_its_animation_follow_the_epochs(tmp_path):
+def test_the_film_follows_the_epochs():
     both = pd.concat([units("fixed"), units("varying")])
     figure = figures.film(both, {0: "x - 2y", 2: "x + y"}, "toy")
     picture = figure.axes[1].images[0].get_array()
     assert picture.shape == (3, 4, 4)  # units, epochs, RGBA
-    last_left, last_right = picture[0, -1, :3], picture[-1, -1, :3]
-    assert last_left[2] > last_left[0] and last_right[0] > last_right[2]  # blue; orange
+    left, right = picture[0, -1, :3], picture[-1, -1, :3]
+    assert left[2] > left[0] and right[0] > right[2]  # blue; orange
     assert np.allclose(picture[:, 0], picture[:, 1]) and (picture[0, 1] != picture[0, 2]).any()
-    figures.animation(both, {0: "x - 2y", 2: "x + y"}, tmp_path / "film.gif")
-    shown = Image.open(tmp_path / "film.gif")
-    assert shown.n_frames >= 3
-    first = np.asarray(shown.convert("RGB"))
-    shown.seek(2)
-    assert (np.asarray(shown.convert("RGB")) != first).any()
+    words = " ".join(text.get_text() for ax in figure.axes for text in ax.texts)
+    assert "x - 2y" in words and "x + y" in words
 
 
-def test_no_notebook_shows_a_figure_without_words_for_it():
-    for path in (data.ROOT / "notebooks").glob("*.ipynb"):
-        source = "\n".join(
-            c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"
-        )
-        assert not re.search(r"plt\.show|figures\.save", source), path.name
+def test_an_exchange_shows_what_the_measures_see(splits):
+    """Labels, answers and scores of the very pair; units in the order of the side they serve."""
+    network, digits = models.initial("towers", 0), splits[1]
+    draws = torch.from_numpy(data.evaluation_pairs(0, 200, len(digits)))
+    rows = torch.tensor([[3, 7], [11, 7]])
+    figure = figures.exchange(Subject(network, digits, draws), rows, "toy")
+    with torch.no_grad():
+        answers, seen = models.activations(network, data.halves(digits.images, rows))
+    words = " ".join(ax.get_xlabel() for ax in figure.axes)
+    for pair, answer in zip(digits.labels[rows].tolist(), answers[:, 0].tolist()):
+        assert re.search(rf"x = {pair[0]}, y = {pair[1]}; answer {answer:.1f}", words)
+    titles = {title.split(",")[0]: title for ax in figure.axes if (title := ax.get_title(loc="left"))}
+    assert list(titles) == ["hidden1", "hidden2", "bottleneck"]
+    for layer, title in titles.items():
+        assert title.endswith(f"score {score(*seen[layer, 'post']):.2f}")
+    change = figure.axes[3].images[0].get_array()[2, :, :3]  # of hidden2: the left digit was exchanged
+    assert (change[:32] != 1).any() and np.allclose(change[-32:], 1)

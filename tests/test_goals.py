@@ -6,16 +6,13 @@ from modvar_lib import goals
 from modvar_lib.goals import REGIMES, SUM, Schedule, coefficients, linear
 
 ORIGINAL = Schedule()
-SEEDS = range(3000)
+SEEDS = range(1000)
 
 
 @pytest.fixture(scope="module")
 def draws():
     """[seeds, 9 draws, (a, b)] of the varying regime."""
-    found = [
-        [coefficients(goals.varying(epoch, seed, ORIGINAL)) for epoch in range(0, 90, 10)]
-        for seed in SEEDS
-    ]
+    found = [[coefficients(goals.varying(epoch, seed, ORIGINAL)) for epoch in range(0, 90, 10)] for seed in SEEDS]
     return np.array(found).astype(int)
 
 
@@ -57,18 +54,14 @@ def test_varying_is_uniform_and_independent(draws):
 @pytest.mark.parametrize("seed", range(20))
 def test_varying_switches_at_its_period_and_ends_on_the_sum(seed):
     tables = [goals.varying(epoch, seed, ORIGINAL) for epoch in range(100)]
-    switches = [
-        epoch for epoch in range(1, 100) if not np.array_equal(tables[epoch], tables[epoch - 1])
-    ]
+    switches = [epoch for epoch in range(1, 100) if not np.array_equal(tables[epoch], tables[epoch - 1])]
     assert set(switches) <= set(range(10, 100, 10)) and len(switches) >= 7
     assert all(np.array_equal(table, SUM) for table in tables[90:])
 
 
 def test_period_final_phase_and_range_are_settings():
     schedule = Schedule(epochs=12, period=3, final_epochs=4, max_coefficient=2)
-    found = np.array(
-        [[coefficients(goals.varying(e, s, schedule)) for e in range(12)] for s in range(300)]
-    )
+    found = np.array([[coefficients(goals.varying(e, s, schedule)) for e in range(12)] for s in range(300)])
     assert (found[:, 8:] == 1).all()
     assert set(found[:, :8].ravel()) == {-2, -1, 1, 2}
     assert (found[:, 0] == found[:, 2]).all() and (found[:, 2] != found[:, 3]).any()
@@ -77,15 +70,6 @@ def test_period_final_phase_and_range_are_settings():
 def test_without_a_final_phase_the_last_epoch_is_a_draw():
     schedule = Schedule(final_epochs=0)
     assert any(coefficients(goals.varying(99, seed, schedule)) != (1, 1) for seed in range(5))
-
-
-@pytest.mark.parametrize("name", REGIMES)
-def test_regimes_are_pure(name):
-    state = np.random.get_state()[1].copy()
-    first = REGIMES[name](13, 5, ORIGINAL)
-    REGIMES[name](40, 6, ORIGINAL)
-    assert np.array_equal(first, REGIMES[name](13, 5, ORIGINAL))
-    assert np.array_equal(state, np.random.get_state()[1])
 
 
 @pytest.mark.parametrize("name", sorted(set(REGIMES) - {"weighted", "both", "interaction"}))
@@ -116,11 +100,7 @@ def test_what_each_control_shares_with_varying(epoch, seed):
 
 
 def test_tables_are_drawn_anew_for_each_seed_and_period():
-    found = {
-        goals.tables(epoch, seed, ORIGINAL).tobytes()
-        for epoch in range(0, 90, 10)
-        for seed in range(20)
-    }
+    found = {goals.tables(epoch, seed, ORIGINAL).tobytes() for epoch in range(0, 90, 10) for seed in range(20)}
     assert len(found) == 180
     assert len({goals.tables(e, 0, ORIGINAL).tobytes() for e in range(10)}) == 1
 
@@ -175,3 +155,27 @@ def test_additive_goals_are_modular_and_not_linear():
         assert abs(rest).max() < 1e-5 * abs(goal).max()
         assert np.isnan(goals.coefficients(goal)).all()
         assert np.allclose([goal.mean(), goal.std()], [like.mean(), like.std()], rtol=1e-5)
+
+
+def test_a_final_phase_left_out_is_a_tenth_of_the_epochs():
+    assert [Schedule(epochs=epochs).final_epochs for epochs in (100, 25, 10, 9, 1)] == [10, 2, 1, 0, 0]
+    assert Schedule(epochs=10, final_epochs=0).final_epochs == 0
+
+
+def test_a_regime_says_itself_what_it_does_besides_its_goals():
+    assert [name for name, function in REGIMES.items() if function.restarts] == ["restarts"]
+    on_the_sum = {name for name, function in REGIMES.items() if function.ends_on_the_sum}
+    assert on_the_sum == {"varying", "offset", "scaled", "factor", "tables", "additive"}
+
+
+def test_a_regime_of_ones_own_and_its_restarts(monkeypatch):
+    monkeypatch.setattr(goals, "REGIMES", dict(REGIMES))
+
+    @goals.regime(restarts=True)
+    @goals.ends_on_the_sum
+    def mine(epoch, seed, schedule):
+        return linear(epoch + 1, seed)
+
+    assert np.array_equal(goals.goal("mine", 3, 2, ORIGINAL), linear(4, 2)) and mine.ends_on_the_sum
+    assert np.array_equal(goals.goal("mine", 90, 2, ORIGINAL), SUM)
+    assert goals.restart(20, "mine", ORIGINAL) and not goals.restart(21, "mine", ORIGINAL)

@@ -1,25 +1,23 @@
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from conftest import TOY
 from torch import nn
 
-from modvar_lib import data, metrics, models, runs, training
+from modvar_lib import data, metrics, models, runs, study, training
 from modvar_lib.metrics import activation_change
 from modvar_lib.metrics.activation_change import score
 from modvar_lib.metrics.subject import Subject, anova
-from modvar_lib.settings import Settings
 
 
 def test_a_case_by_hand():
-    assert score(torch.tensor([3.0, 4.0]), torch.tensor([4.0, 3.0])).item() == pytest.approx(
-        np.sqrt(2) / 5
-    )
-    assert score(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 8.0])).item() == pytest.approx(
-        np.sqrt(68) / 4
-    )
+    assert score(torch.tensor([3.0, 4.0]), torch.tensor([4.0, 3.0])).item() == pytest.approx(np.sqrt(2) / 5)
+    assert score(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 8.0])).item() == pytest.approx(np.sqrt(68) / 4)
     assert score(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.0])).item() == 0
 
 
@@ -37,96 +35,66 @@ def test_rotation_scale_and_permutation_change_nothing():
 
 
 @pytest.fixture(scope="module")
-def network(splits):
-    """A trained network that is not symmetric in its halves."""
-    trained = training.train(Settings(**TOY, regime="varying"), splits)[0]
+def scored(splits):
+    """{(layer, side, measure): value} of a network's score and its parts."""
+
+    @torch.no_grad()
+    def scored(network, count=100, seed=0, digits=splits[1]):
+        draws = torch.from_numpy(data.evaluation_pairs(seed, count, len(digits)))
+        rows = activation_change.rows(Subject(network, digits, draws, seed))
+        return {(row["layer"], row["side"], row["measure"]): row["value"] for row in rows}
+
+    return scored
+
+
+def test_against_an_independent_computation(toy, splits, scored):
+    """float64 NumPy, from the weights and the pixels, layer by layer, of a trained network that is not symmetric."""
+    (trained,), images = training.train(toy(regime="varying"), splits), splits[1].images.numpy() / 255.0
+    w = {name: value.numpy().astype(np.float64) for name, value in trained.weights.items()}
     network = models.initial("mlp", 0)
     network.load_state_dict(trained.weights)
-    return network
-
-
-def test_against_an_independent_computation(network, splits):
-    """float64 NumPy, from the weights and the pixels, layer by layer."""
-    images = splits[1].images
-    draws = data.evaluation_pairs(0, 300)
-    w = {
-        name: value.detach().numpy().astype(np.float64)
-        for name, value in network.state_dict().items()
-    }
+    draws, post, pre = data.evaluation_pairs(0, 300), "activation_change", "activation_change_pre"
 
     def layers(left, right):
-        h = np.concatenate([images[left].numpy(), images[right].numpy()], axis=1) / 255.0
-        found = {}
-        for name, key in (
-            ("hidden1", "hidden1.map"),
-            ("hidden2", "hidden2.map"),
-            ("bottleneck", "bottleneck"),
-            ("readout", "readout"),
+        h, values = np.concatenate([images[left], images[right]], axis=1), {}
+        for name, key in zip(
+            ("hidden1", "hidden2", "bottleneck", "readout"), ("hidden1.map", "hidden2.map", "bottleneck", "readout")
         ):
-            pre = h @ w[f"{key}.weight"].T + w[f"{key}.bias"]
-            h = np.maximum(pre, 0) if "map" in key else pre
-            found[name, "activation_change_pre"], found[name, "activation_change"] = pre, h
-        for measure in ("activation_change_pre", "activation_change"):
-            found["pooled", measure] = np.concatenate(
-                [found[n, measure] for n in ("hidden1", "hidden2", "bottleneck")], axis=1
-            )
-        return found
+            values[name, pre] = h @ w[f"{key}.weight"].T + w[f"{key}.bias"]
+            values[name, post] = h = np.maximum(values[name, pre], 0) if "map" in key else values[name, pre]
+        for measure in (pre, post):
+            hidden = [values[name, measure] for name in ("hidden1", "hidden2", "bottleneck")]
+            values["pooled", measure] = np.concatenate(hidden, axis=1)
+        return values
 
-    before = layers(draws[:, 0], draws[:, 1])
+    before, expected = layers(draws[:, 0], draws[:, 1]), {}
     after = {"left": layers(draws[:, 2], draws[:, 1]), "right": layers(draws[:, 0], draws[:, 3])}
-    expected = {}
     for (layer, measure), v in before.items():
         for side, changed in after.items():
             u = changed[layer, measure]
             norms = np.sqrt(np.linalg.norm(v, axis=1) * np.linalg.norm(u, axis=1))
             expected[layer, side, measure] = np.mean(np.linalg.norm(v - u, axis=1) / norms)
-        expected[layer, "both", measure] = (
-            expected[layer, "left", measure] + expected[layer, "right", measure]
-        ) / 2
-    with torch.no_grad():
-        rows = activation_change.rows(Subject(network, splits[1], torch.from_numpy(draws)))
-    found = {
-        (r["layer"], r["side"], r["measure"]): r["value"]
-        for r in rows
-        if r["measure"] in ("activation_change", "activation_change_pre")
-    }
-    assert found.keys() == expected.keys()
-    assert all(found[key] == pytest.approx(expected[key], rel=1e-4) for key in expected)
+        expected[layer, "both", measure] = np.mean([expected[layer, side, measure] for side in after])
+    values = {key: value for key, value in scored(network, 300).items() if key[2] in (pre, post)}
+    assert values == {key: pytest.approx(value, rel=1e-4) for key, value in expected.items()}
 
 
-def test_the_side_is_the_half_that_is_exchanged(splits):
+def test_the_side_is_the_half_that_is_exchanged(scored):
     """A network that sees the left half alone changes with it, and not with the right."""
     network = models.initial("mlp", 0)
     nn.init.zeros_(network.hidden1.map.weight.data[:, 784:])
-    draws = torch.from_numpy(data.evaluation_pairs(0, 100))
-    with torch.no_grad():
-        rows = activation_change.rows(Subject(network, splits[1], draws))
-    value = {
-        (r["layer"], r["side"]): r["value"] for r in rows if r["measure"] == "activation_change"
-    }
-    assert value["pooled", "right"] == 0 < value["pooled", "left"]
-    assert value["pooled", "both"] == value["pooled", "left"] / 2
+    left, right, both = (scored(network)["pooled", side, "activation_change"] for side in ("left", "right", "both"))
+    assert right == 0 < left and both == left / 2
 
 
-def test_silent_layers_are_counted_not_averaged(splits):
+def test_silent_layers_are_counted_not_averaged(scored):
     network = models.initial("mlp", 0)
     nn.init.constant_(network.hidden2.map.bias, -1e6)
-    draws = torch.from_numpy(data.evaluation_pairs(0, 100))
-    with torch.no_grad():
-        rows = activation_change.rows(Subject(network, splits[1], draws))
-    value = {(r["layer"], r["side"], r["measure"]): r["value"] for r in rows}
-    assert (
-        np.isnan(value["hidden2", "both", "activation_change"])
-        and value["hidden2", "both", "zero_norm"] == 1
-    )
-    assert (
-        value["hidden2", "both", "zero_norm_pre"] == 0
-        and value["hidden1", "both", "zero_norm"] == 0
-    )
-    assert (
-        value["bottleneck", "both", "activation_change"] == 0
-    )  # its biases are left: constant, with a norm
-    assert 0 < value["pooled", "both", "activation_change"] < 2
+    value = {(layer, measure): v for (layer, side, measure), v in scored(network).items() if side == "both"}
+    assert np.isnan(value["hidden2", "activation_change"]) and value["hidden2", "zero_norm"] == 1
+    assert value["hidden2", "zero_norm_pre"] == value["hidden1", "zero_norm"] == 0
+    assert value["bottleneck", "activation_change"] == 0  # its biases are left: constant, with a norm
+    assert 0 < value["pooled", "activation_change"] < 2
 
 
 def test_the_parts_of_a_constant_layer_stay_in_bounds():
@@ -134,48 +102,117 @@ def test_the_parts_of_a_constant_layer_stay_in_bounds():
     for seed in range(20):
         constants = torch.rand(3, generator=torch.Generator().manual_seed(seed)).double().sqrt()
         parts = anova([dict.fromkeys(("hidden", "readout"), constants.expand(4, 30, 3))])
-        rows = activation_change._why(SimpleNamespace(anova=parts, layers=list(parts)))
+        rows = activation_change.score_parts(SimpleNamespace(anova=parts, layers=list(parts)))
         assert all(isinstance(row["value"], float) for row in rows)
         assert all(row["value"] <= 1 for row in rows if row["measure"] == "offset_share")
 
 
-def test_rows_of_a_run(results, toy, splits):
-    trained = training.train(toy(architecture="cnn"), splits)[0]
-    table = metrics.measure(runs.load(runs.save("toy", trained)), splits[1], pairs=100)
-    assert list(table) == metrics.COLUMNS
-    layers = {"conv1", "conv2", "dense", "bottleneck", "readout"}
-    assert set(table["layer"]) == layers | {"pooled"}
-    assert set(table["side"]) == {"left", "right", "both"}
+@pytest.fixture(scope="module")
+def group(toy, splits, tmp_path_factory):
+    """(settings, networks, their tables) of a group of two towers, frames kept, on few pairs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MODVAR_RESULTS", str(tmp_path_factory.mktemp("group")))
+        patch.setattr(metrics, "measure", partial(metrics.measure, pairs=100))
+        patch.setattr(metrics, "measure_training", partial(metrics.measure_training, pairs=100))
+        settings = toy(architecture="towers", seeds="3-4", frames=2, also="untrained, shifted,seen")
+        networks = runs.complete(settings)
+        yield settings, networks, metrics.measure_group(settings, networks)
+
+
+def test_rows_of_a_network(group):
+    _, (run, _), _ = group
+    layers = {"hidden1", "hidden2", "bottleneck", "readout"}
+    table = metrics.measure(run, data.digits()[1], pairs=100)
+    assert list(table) == metrics.COLUMNS and set(table["layer"]) == layers | {"pooled"}
+    assert set(table["side"]) == {"left", "right", "both"} and set(table["copy"]) == {"trained"}
     assert not table.duplicated([*runs.KEYS, "layer", "side", "measure"]).any()
-    declared = {name for metric in metrics.METRICS.values() for name in metric.properties}
-    assert set(table["measure"]) == declared
-    selective = table[table["measure"] == "side_selectivity"]
+    assert set(table["measure"]) == {name for metric in metrics.METRICS.values() for name in metric.properties}
+    selective = study.select(table, measure="side_selectivity")
     assert set(selective["layer"]) == layers and set(selective["side"]) == {"both"}
+    assert (selective["value"][selective["layer"].isin(["hidden1", "hidden2"])] == 1).all()
+    assert table["note"].isin([""]).eq(table["value"].notna()).all()
 
 
-def test_a_network_of_nan_has_every_row_and_the_reason(results, toy, splits):
-    trained = training.train(toy(), splits)[0]
-    whole = metrics.measure(runs.load(runs.save("toy", trained)), splits[1], pairs=100)
-    trained.weights["hidden1.map.weight"][0, 0] = float("nan")
-    lost = metrics.measure(runs.load(runs.save("toy", trained)), splits[1], pairs=100)
-    keys = [*runs.KEYS, "layer", "side", "measure"]
-    assert lost[keys].equals(whole[keys])
-    assert lost["value"].isna().all()
-    assert set(lost["note"]) == {"the network's weights are not finite"}
+PLACES = {
+    "mlp": {"hidden1": "hidden", "hidden2": "before_bottleneck"},
+    "cnn": {"conv1": "hidden", "conv2": "hidden", "dense": "before_bottleneck"},
+    "vit": {"patches": "hidden", "block1": "hidden", "block2": "hidden", "mean": "before_bottleneck"},
+}
 
 
-def test_units_are_measured_through_training(toy, splits, results):
-    plain, framed = toy(), toy(architecture="towers", epochs=3, frames=2)
-    runs.complete(plain)
-    assert metrics.measure_frames("toy").empty
-    (run,) = runs.complete(framed)
-    table = metrics.measure_frames("toy", pairs=100)
-    assert list(table) == [*runs.KEYS, *"epoch layer unit left right interaction".split()]
-    assert set(table["architecture"]) == {"towers"} and set(table["epoch"]) == {0, 2, 3}
-    assert set(table["layer"]) == {"hidden1", "hidden2"} and len(table) == 3 * (128 + 64)
-    draws = torch.from_numpy(data.evaluation_pairs(0, 100, len(splits[1])))
+@pytest.mark.parametrize("architecture", PLACES)
+def test_a_layers_place_is_told_by_a_column(architecture, toy, splits, monkeypatch):
+    monkeypatch.setattr(metrics, "METRICS", {"activation_change": metrics.METRICS["activation_change"]})
+    network = models.initial(architecture, 1)
+    run = runs.Run(Path("nowhere"), toy(architecture=architecture, seeds=1), None, network.state_dict(), {})
+    table = metrics.measure(run, splits[1], pairs=20)[["layer", "place"]].drop_duplicates()
+    rest = {name: name for name in ("bottleneck", "readout", "pooled")}
+    assert dict(table.to_numpy()) == PLACES[architecture] | rest
+
+
+def test_tables_of_a_group(group, splits, scored):
+    _, networks, tables = group
+    measures = tables["measures"]
+    assert list(tables) == ["measures", "training", "units"]
+    assert set(measures["copy"]) == {"trained", "untrained", "shifted", "seen"} and set(measures["seed"]) == {3, 4}
+    assert not measures.duplicated([*runs.KEYS, "copy", "layer", "side", "measure"]).any()
+    for run in networks:
+        alone = metrics.measure(run, splits[1], pairs=100).reset_index(drop=True)
+        together = study.select(measures, seed=run.settings.seed, copy="trained").reset_index(drop=True)
+        pd.testing.assert_frame_equal(alone, together)
+    expected = {
+        "untrained": scored(models.initial("towers", 3), 100, 3),
+        "seen": scored(networks[0].network(), 100, 3, splits[0]),  # on rows of the training split
+    }
+    for copy, values in expected.items():
+        rows = study.select(measures, seed=3, copy=copy).set_index(["layer", "side", "measure"])["value"]
+        assert all(rows[key] == pytest.approx(value, rel=1e-6, nan_ok=True) for key, value in values.items())
+
+
+def test_measures_through_training(group, splits):
+    settings, (run, _), tables = group
+    table = tables["training"]
+    assert list(table) == [*runs.KEYS, *"epoch layer place side measure value".split()] and set(table["side"]) == {"both"}
+    assert sorted(set(table["epoch"])) == [0, *run.frames, 3] == [0, *training.kept_epochs(settings), 3]
+    light = {"activation_change", "side_selectivity", "interaction", "effect_selectivity", "interchange_error"}
+    assert light < set(table["measure"]) and "probe_r2" not in set(table["measure"])
+    last = study.select(table, seed=3, epoch=3).drop(columns="epoch").set_index(["layer", "measure"])["value"]
+    whole = study.select(tables["measures"], seed=3, copy="trained", side="both").set_index(["layer", "measure"])["value"]
+    pd.testing.assert_series_equal(last, whole[last.index], rtol=1e-5, atol=1e-6)
+    start = study.select(tables["measures"], seed=3, copy="untrained", side="both").set_index(["layer", "measure"])["value"]
+    first = study.select(table, seed=3, epoch=0).set_index(["layer", "measure"])["value"]
+    pd.testing.assert_series_equal(first, start[first.index], rtol=1e-5, atol=1e-6)
+    assert not np.allclose(first, last, equal_nan=True)
+    fewer = metrics.measure_training(run, splits[1], pairs=20, epochs=(1,))
+    assert sorted(set(fewer["epoch"])) == [0, 1, 3] and 2 in run.frames
+
+
+def test_units_through_training(group, splits):
+    _, (run, _), tables = group
+    table = tables["units"]
+    assert (
+        list(table) == [*runs.KEYS, *"epoch layer unit left right interaction".split()]
+        and set(table["seed"]) == {3}
+        and set(table["epoch"]) == {0, *run.frames, 3}
+    )
+    assert set(table["layer"]) == {"hidden1", "hidden2"} and len(table) == (2 + len(run.frames)) * (128 + 64)
+    assert (table["left"] * table["right"] == 0).all()  # a tower sees one digit
+    last = metrics.measure_units(run, splits[1], pairs=100)
+    last = study.select(last, epoch=3, layer="hidden2")
     with torch.no_grad():
-        found = Subject(run.network(), splits[1], draws).anova["hidden2"]
-    last = table[(table["epoch"] == 3) & (table["layer"] == "hidden2")]
-    assert last["left"].to_numpy() == pytest.approx(found.left.numpy(), rel=1e-3)
-    assert (last["left"] * last["right"] == 0).all()  # a tower sees one digit
+        draws = torch.from_numpy(data.evaluation_pairs(3, 100))
+        parts = Subject(run.network(), splits[1], draws, 3).anova["hidden2"]
+    for name in ("left", "right", "interaction"):
+        assert last[name].to_numpy() == pytest.approx(getattr(parts, name).numpy(), rel=1e-3)
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf"), 1e30])
+def test_a_network_that_diverged_has_every_row_and_the_reason(group, splits, weight):
+    _, (run, _), _ = group
+    whole = metrics.measure(run, splits[1], pairs=50)
+    weights = {name: value.clone() for name, value in run.weights.items()}
+    weights["hidden2.map.left.weight"][0, 0] = weight
+    lost = metrics.measure(replace(run, weights=weights), splits[1], pairs=50)
+    keys = [*runs.KEYS, "copy", "layer", "place", "side", "measure"]
+    assert lost[keys].equals(whole[keys]) and lost["value"].isna().all()
+    assert lost["note"].str.startswith("the network diverged").all()

@@ -1,134 +1,210 @@
+"""A network on disk: whole or absent, read back as it was, and one line of error that names the file when it is not."""
+
 import json
+import os
+import shutil
+import struct
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save as to_bytes
 
-from modvar_lib import metrics, runs, training
+from modvar_lib import goals, models, runs, training
 from modvar_lib.errors import InputError
 
 
+@pytest.fixture(scope="module")
+def origin(toy, splits, tmp_path_factory):
+    """(settings, networks as trained, results folder) of two networks with frames, trained and written once."""
+    settings, folder = toy(regime="varying", seeds="0-1", frames=2), tmp_path_factory.mktemp("origin")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MODVAR_RESULTS", str(folder))
+        trained = training.train(settings, splits)
+        runs.save(trained)
+    return settings, trained, folder
+
+
 @pytest.fixture
-def saved(results, toy, splits):
-    """A study of two networks on disk."""
-    settings = toy(regime="varying", seeds="0-1")
-    trained = training.train(settings, splits)
-    return settings, trained, [runs.save("toy", t) for t in trained]
+def saved(origin, results):
+    """(settings, networks as trained, their folders) to spoil."""
+    settings, trained, folder = origin
+    shutil.copytree(folder, results)
+    return settings, trained, [runs.run_folder(one) for one in settings.runs()]
+
+
+@pytest.fixture
+def untouched(monkeypatch):
+    """Training is an error."""
+    monkeypatch.setattr(training, "train", lambda *_: pytest.fail("trained again"))
+
+
+def content(path: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
+
+
+def learnt(path: Path) -> dict[str, bytes]:
+    """All but where and when it was trained."""
+    return {name: what for name, what in content(path).items() if not name.endswith("provenance.json")}
 
 
 def test_what_is_saved_comes_back(saved, results):
     settings, trained, paths = saved
     assert paths[1] == results / "toy" / "runs" / "MNIST-mlp-varying" / "seed-001"
-    assert sorted(p.name for p in paths[0].iterdir()) == sorted(runs.FILES)
-    run = runs.load(paths[1])
-    assert run.settings == settings.of_run(1)
-    pd.testing.assert_frame_equal(
-        run.history, trained[1].history, check_exact=True, check_dtype=False
-    )
+    assert {p.name for p in paths[0].iterdir()} == {*runs.FILES, "frames.safetensors"}
+    run = runs.load(paths[1], "toy")
+    assert run.settings.saved() == settings.runs()[1].saved() and run.key["seed"] == 1
+    assert list(run.key) == runs.KEYS
+    pd.testing.assert_frame_equal(run.history, trained[1].history, check_exact=True, check_dtype=False)
     assert all(torch.equal(value, trained[1].weights[name]) for name, value in run.weights.items())
+    assert list(run.frames) == list(trained[1].frames)
+    for epochs, frame in trained[1].frames.items():
+        assert all(torch.equal(value, run.frames[epochs][name]) for name, value in frame.items())
     assert run.provenance["threads"] == torch.get_num_threads() and len(run.provenance["data"]) == 4
     assert {"commit", "dirty"} == set(run.provenance["git"] or {"commit", "dirty"})
 
 
-def without_checksums(path):
-    """As runs were before there were any."""
-    origin = json.loads((path / "provenance.json").read_text())
-    del origin["files"]
-    (path / "provenance.json").write_text(json.dumps(origin))
+def test_a_network_as_it_was_at_any_kept_moment(saved):
+    run = runs.load(saved[2][0], "toy")
+    first, *_, last = 0, *run.frames, 3
+    start = models.initial("mlp", 0).state_dict()
+    assert all(torch.equal(value, start[name]) for name, value in run.network(first).state_dict().items())
+    for epochs in (last, None):
+        assert all(torch.equal(v, run.weights[k]) for k, v in run.network(epochs).state_dict().items())
+    for epochs, frame in run.frames.items():
+        assert all(torch.equal(v, frame[k].float()) for k, v in run.network(epochs).state_dict().items())
+    with pytest.raises(InputError, match=r"^epochs: got 7; kept of seed-000: \[0, 1, 2, 3\]$"):
+        run.network(7)
 
 
-def test_a_run_from_before_a_setting_existed_has_its_default(saved):
-    _, _, paths = saved
-    settings = json.loads((paths[0] / "settings.json").read_text())
-    old = {k: v for k, v in settings.items() if k not in ("variant", "optimizer")}
-    (paths[0] / "settings.json").write_text(json.dumps(old))
-    without_checksums(paths[0])
-    assert runs.load(paths[0]).settings == settings
+def test_a_network_from_before_a_setting_existed_has_its_default(saved):
+    settings = json.loads((saved[2][0] / "settings.json").read_text())
+    old = {k: v for k, v in settings.items() if k not in ("variant", "optimizer", "standardise", "penalty")}
+    (saved[2][0] / "settings.json").write_text(json.dumps(old))
+    assert runs.load(saved[2][0], "toy").settings.saved() == settings
 
 
-def test_a_variant_has_a_folder_of_its_own(results, toy):
-    path = runs.run_folder("toy", toy(regime="varying", variant="period1", period=1).of_run(3))
-    assert path == results / "toy" / "runs" / "MNIST-mlp-varying-period1" / "seed-003"
+def test_a_finished_group_is_not_trained_again(saved, untouched):
+    settings, _, _ = saved
+    assert runs.missing(settings) == () and [run.key["seed"] for run in runs.complete(settings)] == [0, 1]
 
 
-def test_finished_seeds_are_not_trained_again(saved):
+def test_a_group_that_was_killed_ends_in_the_same_bits(saved, results, monkeypatch):
+    """Killed while training: nothing is there. While writing: half a folder beside those that are whole."""
     settings, _, paths = saved
-    assert runs.missing(settings) == ()
-    (paths[0] / "history.csv").unlink()
-    assert runs.missing(settings) == (0,)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # a lot per network, whichever are missing
+    shutil.rmtree(results)
+    runs.complete(settings)
+    whole = [learnt(path) for path in paths]
+    stamp = (paths[0] / "weights.safetensors").stat().st_mtime_ns
+    aside = paths[1].with_name(".seed-001-abc")
+    paths[1].rename(aside)
+    (aside / "weights.safetensors").write_bytes(b"half")
+    runs.complete(settings)
+    assert [learnt(path) for path in paths] == whole and not aside.exists()
+    assert (paths[0] / "weights.safetensors").stat().st_mtime_ns == stamp
 
 
-def test_other_settings_never_overwrite(saved, toy):
-    with pytest.raises(
-        InputError,
-        match=r"^epochs: got 5, but .*seed-000 was trained with 3; allowed: the same value, another study",
-    ):
-        runs.missing(toy(regime="varying", epochs=5))
+def test_other_settings_never_overwrite(saved, toy, untouched):
+    before = content(saved[2][0].parent)
+    for name, value, was in (("epochs", 5, 3), ("penalty", 0.1, 0.0), ("standardise", True, False)):
+        with pytest.raises(InputError, match=rf"^{name}: got {value}, but .*seed-000 was trained with {was}; allowed: "):
+            runs.complete(toy(regime="varying", seeds="0-1", **{name: value}))
+    assert content(saved[2][0].parent) == before
 
 
-def test_a_failed_write_leaves_nothing(results, toy, splits, monkeypatch):
-    trained = training.train(toy(), splits)[0]
-    monkeypatch.setattr(runs, "provenance", lambda trained: 1 / 0)
+def test_frames_device_and_what_is_measured_besides_do_not_determine_a_network(saved, toy, untouched):
+    assert runs.missing(toy(regime="varying", seeds="0-1", frames=0, also="seen", device="auto")) == ()
+
+
+@pytest.mark.parametrize("fails", ["provenance", "to_bytes"])
+def test_a_failed_write_leaves_nothing(results, origin, monkeypatch, fails):
+    monkeypatch.setattr(runs, fails, lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        runs.save("toy", trained)
+        runs.save(origin[1])
     assert [p for p in results.rglob("*") if p.is_file() or "seed" in p.name] == []
 
 
-@pytest.mark.parametrize("name", runs.FILES)
-@pytest.mark.parametrize("damage", ["missing", "cut", "other"])
-def test_a_damaged_run_is_one_line_naming_the_file(saved, name, damage):
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "table.csv"
+    runs.write(path, b"old")
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        runs.write(path, b"new")
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"old"]
+
+
+def header(text: bytes, length: int | None = None) -> bytes:
+    return struct.pack("<Q", len(text) if length is None else length) + text
+
+
+LARGE = b'{"w":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4000000000000]}}'
+DAMAGE = {
+    **{f"{name} {how}": (name, how) for name in runs.FILES for how in ("missing", "cut", "empty", "a folder")},
+    "a pickle for weights": ("weights.safetensors", b"\x80\x04\x95 a pickle"),
+    "a zip for weights": ("weights.safetensors", b"PK\x03\x04 a zip, as torch.save writes"),
+    "a header that is too long": ("weights.safetensors", header(b"{}", 2**63)),
+    "a tensor that is too large": ("weights.safetensors", header(LARGE)),
+    "weights of other names": ("weights.safetensors", to_bytes({"../../x": torch.zeros(2)})),
+    "weights of another shape": ("weights.safetensors", to_bytes({"readout.bias": torch.zeros(7)})),
+    "weights of another architecture": ("weights.safetensors", to_bytes(models.initial("cnn", 0).state_dict())),
+    "settings of no known regime": ("settings.json", b'{"regime": "fixd", "seed": 0}'),
+    "settings out of bounds": ("settings.json", b'{"epochs": 0, "seed": 0}'),
+    "settings that lead elsewhere": ("settings.json", b'{"variant": "../../etc", "seed": 0}'),
+    "settings nested without end": ("settings.json", b"[" * 100_000),
+    "settings that are no text": ("settings.json", b"\xff\xfe"),
+    "settings without a seed": ("settings.json", b"{}"),
+    "a list for settings": ("settings.json", b"[]"),
+    "another history": ("history.csv", b"epoch,test_r2\n0,1\n"),
+    "words in the history": ("history.csv", b"epoch,a,b,train_mse,test_mse,test_r2,sum_mse,sum_r2\n0,1,1,x,1,1,1,1\n"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_a_damaged_network_is_one_line_naming_the_file(saved, case):
+    name, how = DAMAGE[case]
     path = saved[2][0] / name
-    content = path.read_bytes()
-    path.unlink() if damage == "missing" else path.write_bytes(
-        content[: len(content) // 2] if damage == "cut" else b"[]"
-    )
+    whole = path.read_bytes()
+    path.unlink()
+    if how == "a folder":
+        path.mkdir()
+    elif how != "missing":
+        path.write_bytes({"cut": whole[: len(whole) // 2], "empty": b""}.get(how, how))
     with pytest.raises(InputError) as caught:
-        runs.load(path.parent)
+        runs.load(path.parent, "toy")
     line = str(caught.value)
-    assert line.startswith(f"run: {path} is ") and "train again" in line and "\n" not in line
+    assert line.startswith(f"run: {path} cannot be used (") and "\n" not in line and len(line) < 1000 + len(str(path))
+    assert "train again" in line and ("MODVAR_OWN" in line) == ("no known regime" in case)
 
 
-def test_weights_of_another_architecture_are_damage(saved, toy, splits):
-    other = training.train(toy(architecture="cnn", epochs=1, final_epochs=1), splits)[0]
-    cnn = runs.save("other", other)
-    (saved[2][0] / "weights.safetensors").write_bytes((cnn / "weights.safetensors").read_bytes())
-    with pytest.raises(InputError, match=r"weights.safetensors is damaged"):
-        runs.load(saved[2][0])
+def test_damaged_frames_are_one_line(saved):
+    (saved[2][0] / "frames.safetensors").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"^run: .*frames.safetensors (is damaged|cannot be used)"):
+        runs.load(saved[2][0], "toy").frames  # noqa: B018
 
 
-def test_a_run_in_the_wrong_place_is_damage(saved):
+def test_a_network_in_the_wrong_place_is_damage(saved):
     saved[2][1].rename(saved[2][1].with_name("seed-002"))
+    with pytest.raises(InputError, match=r"settings.json cannot be used \(it belongs in MNIST-mlp-varying/seed-001\)"):
+        runs.load(saved[2][1].with_name("seed-002"), "toy")
+
+
+def test_ones_own_code_is_not_called_damage(results, toy, splits, monkeypatch):
+    """A network of one's own regime or architecture, read where that is not known."""
+    monkeypatch.setattr(goals, "REGIMES", goals.REGIMES.copy())
+    from modvar_lib import settings
+
+    monkeypatch.setitem(settings.REGISTRIES, "regime", goals.REGIMES)
+
+    @goals.regime
+    def mine(epoch, seed, schedule):
+        return goals.linear(1, -1)
+
+    mine_alone = toy(regime="mine", epochs=1, final_epochs=0)
+    (run,) = runs.complete(mine_alone)
+    del goals.REGIMES["mine"]
     with pytest.raises(
-        InputError, match=r"settings.json is damaged \(it belongs in MNIST-mlp-varying/seed-001\)"
+        InputError, match=r"^run: .*cannot be used \(regime: got 'mine'.*; if that is of your own, set MODVAR_OWN to"
     ):
-        runs.load(saved[2][1].with_name("seed-002"))
-
-
-def test_settings_from_elsewhere_are_checked(saved):
-    path = saved[2][0] / "settings.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"regime": "../../etc"}))
-    without_checksums(path.parent)
-    with pytest.raises(
-        InputError, match=r"settings.json is damaged \(regime: got.*set MODVAR_OWN to its file"
-    ):
-        runs.load(saved[2][0])
-
-
-def test_an_empty_study_is_one_line(results):
-    for ask in (lambda: runs.paths("nothing"), lambda: runs.table("nothing", "measures.csv")):
-        with pytest.raises(InputError, match=r"^study: 'nothing' has no "):
-            ask()
-    (results / "hollow").mkdir(parents=True)
-    (results / "hollow" / "measures.csv").write_text(",".join(metrics.COLUMNS) + "\n")
-    with pytest.raises(InputError, match=r"measures.csv has no rows"):
-        runs.table("hollow", "measures.csv")
-
-
-def test_tables_are_tidy(saved):
-    about, history = runs.tables("toy")
-    assert about[runs.KEYS].to_numpy().tolist() == [
-        ["MNIST", "mlp", "varying", "default", 0],
-        ["MNIST", "mlp", "varying", "default", 1],
-    ]
-    assert len(history) == 6 and set(runs.KEYS) < set(history)
-    assert {"epochs", "versions.torch", "cpu", "threads", "group_seconds"} <= set(about)
+        runs.load(run.path, "toy")

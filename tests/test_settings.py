@@ -1,68 +1,13 @@
-import numpy as np
+"""One form of settings, from a notebook's parameters to the network's folder. What is refused: test_bad_input.py."""
+
+import json
+
 import pytest
+from conftest import ARCHITECTURES
 from pydantic import ValidationError
 
-from modvar_lib.errors import InputError
+from modvar_lib import goals, runs
 from modvar_lib.settings import Settings, parse_seeds
-
-NONSENSE = [  # parameter, what it got, what the line must also say
-    ("regime", "vary", "(did you mean varying?)"),
-    ("regime", 3, "allowed: text"),
-    (
-        "architecture",
-        "mpl",
-        "(did you mean mlp?)",
-    ),
-    ("dataset", "mnist", "allowed: MNIST, FashionMNIST, KMNIST"),
-    ("optimizer", "adamw", "allowed: adam, sgd"),
-    ("variant", "no spaces", "letters, digits, '.' and '_'"),
-    ("variant", "a-b", "letters, digits, '.' and '_'"),
-    ("variant", "", "letters, digits, '.' and '_'"),
-    ("device", "gpu", "allowed: auto, cpu, cuda or cuda:N"),
-    ("device", "cuda:99", "allowed here: auto, cpu"),
-    ("seeds", "a-b", "allowed: whole numbers from 0"),
-    ("seeds", "3-1", "allowed: whole numbers from 0"),
-    ("seeds", "", "allowed: whole numbers from 0"),
-    ("seeds", "0,0", "allowed: whole numbers from 0"),
-    ("seeds", "0-99999999999", "allowed: whole numbers from 0"),
-    ("seeds", -1, "allowed: whole numbers from 0"),
-    ("seeds", 1.5, "allowed: whole numbers from 0"),
-    ("seeds", [0, "1"], "allowed: whole numbers from 0"),
-    ("seeds", True, "allowed: whole numbers from 0"),
-    ("epochs", 0, "allowed: a whole number from 1"),
-    ("epochs", 2.5, "allowed: a whole number from 1"),
-    ("epochs", "many", "allowed: a whole number from 1"),
-    ("epochs", True, "allowed: a whole number from 1"),
-    ("epochs", None, "allowed: a whole number from 1"),
-    ("final_epochs", 101, "from 0 to epochs, which is 100"),
-    ("final_epochs", -1, "allowed: a whole number from 0 to epochs"),
-    ("period", 0, "allowed: a whole number of epochs from 1"),
-    ("pairs_per_epoch", 0, "allowed: a whole number from 1"),
-    ("batch_size", -5, "allowed: a whole number from 1"),
-    ("learning_rate", 0, "allowed: a number above 0"),
-    ("learning_rate", float("nan"), "allowed: a number above 0"),
-    ("learning_rate", float("inf"), "allowed: a number above 0"),
-    ("max_coefficient", 0, "allowed: a whole number from 1"),
-    ("study", "../elsewhere", "allowed: letters, digits"),
-    ("study", "", "allowed: letters, digits"),
-]
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "allowed"), NONSENSE, ids=[f"{n}={v!r}" for n, v, _ in NONSENSE]
-)
-def test_nonsense_is_one_line_naming_parameter_value_and_what_is_allowed(name, value, allowed):
-    with pytest.raises(InputError) as caught:
-        Settings(**{name: value})
-    line = str(caught.value)
-    assert line.startswith(f"{name}: got {value!r}") and allowed in line and "\n" not in line
-
-
-def test_a_misspelt_name_is_refused():
-    with pytest.raises(
-        InputError, match=r"^unknown parameter: got 'regmie'; allowed: .*\(did you mean regime\?\)$"
-    ):
-        Settings(regmie="varying")
 
 
 @pytest.mark.parametrize(
@@ -91,18 +36,62 @@ def test_settings_are_frozen():
         Settings().epochs = 3
 
 
-def test_a_run_depends_on_its_seed_but_not_on_study_device_or_other_seeds():
-    one, other = Settings(seeds="0-3", study="a"), Settings(seeds="2", study="b", device="cpu")
-    assert one.of_run(2) == other.of_run(2) != one.of_run(1)
-    assert not {"study", "device", "seeds"} & set(one.of_run(2))
-
-
 def test_defaults_are_the_originals():
     settings = Settings()
-    assert (settings.epochs, settings.period, settings.final_epochs, settings.max_coefficient) == (
-        100,
-        10,
-        10,
-        8,
-    )
-    assert np.isclose(settings.learning_rate, 1e-3) and settings.pairs_per_epoch == 60_000
+    assert (settings.epochs, settings.period, settings.final_epochs, settings.max_coefficient) == (100, 10, 10, 8)
+    assert settings.learning_rate == 1e-3 and settings.pairs_per_epoch == 60_000
+    assert not settings.standardise and settings.penalty == settings.frames == 0 and settings.also == ""
+
+
+def test_settings_of_a_group_are_those_of_its_networks():
+    group = Settings(study="a", regime="varying", seeds="8-10", epochs=50, standardise=True, frames=4)
+    assert [one.seed for one in group.runs()] == [8, 9, 10]
+    for one in group.runs():
+        assert isinstance(one, Settings) and one.seeds == (one.seed,)
+        assert one.model_copy(update={"seeds": group.seeds}) == group
+    with pytest.raises(ValueError, match="too many values"):
+        group.seed  # noqa: B018
+
+
+def test_a_network_depends_on_its_seed_but_not_on_study_device_frames_or_other_seeds():
+    one, other = Settings(seeds="0-3", study="a"), Settings(seeds="2", study="b", device="cpu", frames=3, also="seen")
+    assert one.runs()[2].saved() == other.saved() != one.runs()[1].saved()
+    assert not {"study", "device", "frames", "also", "seeds"} & set(other.saved())
+    assert set(other.saved()) == set(Settings.model_fields) - {"study", "device", "frames", "also", "seeds"} | {"seed"}
+
+
+@pytest.mark.parametrize("name", ["penalty", "standardise", "variant", "max_coefficient", "test_pairs"])
+def test_what_is_saved_comes_back_and_what_did_not_exist_has_its_default(name):
+    changed = {"penalty": 0.5, "standardise": True, "variant": "x", "max_coefficient": 3, "test_pairs": 77}
+    one = Settings(study="b", seeds=3, epochs=20, **{name: changed[name]})
+    saved = json.loads(json.dumps(one.saved()))
+    assert Settings.of_saved(saved, study="b") == one
+    del saved[name]
+    assert Settings.of_saved(saved) == Settings(seeds=3, epochs=20)
+
+
+@pytest.mark.parametrize(
+    ("changes", "arm", "group"),
+    [
+        ({}, "MNIST-mlp-fixed", "000-000"),
+        ({"regime": "varying", "seeds": "8-15"}, "MNIST-mlp-varying", "008-015"),
+        ({"architecture": "cnn", "variant": "rate0.003", "seeds": "1000"}, "MNIST-cnn-fixed-rate0.003", "1000-1000"),
+    ],
+)
+def test_names_of_folders(changes, arm, group, results):
+    settings = Settings(study="s", **changes)
+    assert (settings.arm, settings.group) == (arm, group)
+    assert runs.group_folder(settings) == results / "s" / "groups" / arm / group
+    last = settings.runs()[-1]
+    assert runs.run_folder(last) == results / "s" / "runs" / arm / f"seed-{last.seed:03d}"
+
+
+def test_a_varying_regime_has_an_epoch_that_varies():
+    """final_epochs left out is a tenth of epochs; as many as epochs would be x + y throughout, under another name."""
+    assert Settings(regime="varying", epochs=10).final_epochs == 1
+    for name, function in goals.REGIMES.items():
+        if not function.ends_on_the_sum:
+            assert Settings(regime=name, epochs=10, final_epochs=10).final_epochs == 10
+    for architecture in ARCHITECTURES:
+        settings = Settings(architecture=architecture, regime="varying", epochs=1)
+        assert goals.coefficients(goals.goal("varying", 0, 0, settings)) == goals.drawn(0, 0, settings)

@@ -1,51 +1,37 @@
 """The cluster's profile, without a Slurm; tests/slurm/prove.py runs a study through a real one."""
 
+import os
 import re
 import subprocess
+import sys
+from pathlib import Path
 
-import pytest
 import yaml
 
-from modvar_lib import data
+from modvar_lib import data, study
 
 PROFILE = yaml.safe_load((data.ROOT / "profiles" / "slurm" / "config.yaml").read_text())
 
 
-def ask(*words: str) -> tuple[int, str]:
-    done = subprocess.run(words, cwd=data.ROOT, capture_output=True, text=True, timeout=300)
-    return done.returncode, done.stdout + done.stderr
-
-
-def test_every_job_gets_its_resources(results, tmp_path):
-    """All options are known to Snakemake and its executor; every rule named exists; training gets the defaults, and the cores."""
-    words = ["--configfile", "config/paper.yaml", "--workflow-profile", "profiles/slurm"]
-    status, said = ask("snakemake", "-n", *words, "--quiet", "host")
-    assert status == 0, said
-    found = {}
-    for rule, block in re.findall(r"^rule (\w+):\n((?: {4}.*\n)+)", said, re.MULTILINE):
+def test_every_job_gets_its_resources(results):
+    """All options are known to Snakemake and its executor; every rule named exists; groups get the defaults, and the cores."""
+    words = ["snakemake", "-n", "--workflow-profile", "profiles/slurm", "--quiet", "host"]
+    env = {**os.environ, "MODVAR_CONFIG": "config/smoke.yaml"}
+    env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
+    done = subprocess.run(words, cwd=data.ROOT, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    jobs = {}
+    for rule, block in re.findall(r"^rule (\w+):\n((?: {4}.*\n)+)", done.stdout + done.stderr, re.MULTILINE):
         numbers = re.findall(r"\b(threads|mem_mb|runtime|gpu)[:=] ?(\d+)", block)
-        found[rule] = {name: int(number) for name, number in numbers}
-    named, training = PROFILE["set-resources"], PROFILE["default-resources"]
-    assert set(found) - {"all"} == set(named) | {name for name in found if "train_" in name}
-    for rule, resources in found.items():
-        wanted = named.get(rule, training if rule != "all" else {})
-        assert wanted.items() <= resources.items(), rule
-        if "train_" in rule:
-            assert resources["threads"] == PROFILE["max-threads"]
-    # the settings of profiles/default that a study needs on a cluster too
+        jobs.setdefault(rule, []).append({name: int(number) for name, number in numbers})
+    named, defaults = PROFILE["set-resources"], PROFILE["default-resources"]
+    assert set(jobs) == {"all", "group", *named}
+    assert len(jobs["group"]) == len(study.read_config(data.ROOT / "config" / "smoke.yaml").groups)
+    for rule, resources in ((rule, one) for rule, several in jobs.items() for one in several if rule != "all"):
+        assert (defaults | named.get(rule, {})).items() <= resources.items(), rule
+        assert resources.get("threads", 1) == (PROFILE["max-threads"] if rule == "group" else 1)
+
+
+def test_what_a_study_needs_anywhere_is_in_both_profiles():
     default = yaml.safe_load((data.ROOT / "profiles" / "default" / "config.yaml").read_text())
-    assert {k for k in default if PROFILE.get(k) != default[k]} == {"cores", "retries", "quiet"}
-
-
-@pytest.mark.parametrize("target", ["reproduce", "paper", "smoke"])
-def test_make_sends_jobs_to_slurm_only_if_told(target, results):
-    make = ["make", "-n", "-o", ".venv/ready", target]
-    status, said = ask(*make)
-    assert status == 0 and "--workflow-profile profiles/default " in said and "--slurm" not in said
-    status, said = ask(*make, "PROFILE=slurm")
-    assert status == 0, said
-    assert re.search(
-        rf"--workflow-profile profiles/slurm --slurm-logdir {results}/\w+/slurm ", said
-    )
-    status, said = ask(*make, "PROFILE=slrum")
-    assert status != 0 and "PROFILE: got 'slrum'; allowed: default slurm" in said
+    assert {name for name in default if PROFILE.get(name) != default[name]} == {"cores", "retries", "quiet"}

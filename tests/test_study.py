@@ -1,127 +1,185 @@
-"""The whole graph as a user starts it, on real digits at toy size."""
+"""A study: what a config file asks for, and its groups' tables read as one."""
 
-import json
-import os
-import shutil
-import subprocess
-from pathlib import Path
-
+import numpy as np
 import pandas as pd
-import papermill
 import pytest
-import yaml
-from papermill.exceptions import PapermillExecutionError
 
-from modvar_lib import data, publish, runs
+from modvar_lib import data, runs, study
 from modvar_lib.errors import InputError
+from modvar_lib.settings import Settings
 
 CONFIG = {
     "study": "tiny",
-    "dataset": "MNIST",
-    "architecture": "summed",  # measured quickly
-    "regime": ["fixed", "varying"],
-    "seeds": "0-2",
+    "seeds": "0-3",
     "group_size": 2,
-    "epochs": 2,
-    "period": 1,
-    "final_epochs": 1,
-    "pairs_per_epoch": 640,
-    "device": "cpu",
+    "epochs": 4,
+    "regime": ["fixed", "varying"],
+    "arms": [{}, {"variant": "short", "period": 1, "seeds": "0-2"}],
 }
 
 
-def snakemake(folder: Path, **changes):
-    """Run the graph on a config; (exit status, what it said)."""
-    config = folder / "config.yaml"
-    config.write_text(yaml.safe_dump({**CONFIG, **changes}))
-    done = subprocess.run(
-        ["snakemake", "--configfile", str(config)],
-        cwd=data.ROOT,
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    return done.returncode, done.stdout + done.stderr
+def test_groups_of_a_config():
+    """Lists are crossed, arms come on top, seeds are cut into groups in order."""
+    config = study.read_config(CONFIG)
+    assert config.study == "tiny" and config.notebooks == ["04_analysis"]
+    assert [(one.arm, one.group) for one in config.groups] == [
+        (f"MNIST-mlp-{regime}{variant}", group)
+        for variant, groups in (("", ("000-001", "002-003")), ("-short", ("000-001", "002-002")))
+        for regime in ("fixed", "varying")
+        for group in groups
+    ]
+    assert {one.period for one in config.groups} == {10, 1} and {one.epochs for one in config.groups} == {4}
 
 
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    """A finished study of six networks."""
-    folder = tmp_path_factory.mktemp("study")
-    before = os.environ["MODVAR_RESULTS"]
-    os.environ["MODVAR_RESULTS"] = str(folder / "results")
-    status, said = snakemake(folder)
-    assert status == 0, said
-    yield folder
-    os.environ["MODVAR_RESULTS"] = before
+@pytest.mark.parametrize("path", sorted((data.ROOT / "config").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_projects_configs_are_studies(path):
+    if path.stem != "primary":
+        config = study.read_config(path)
+        assert config.study in (path.stem, "original") and len({one.arm for one in config.groups}) >= 2
 
 
-def test_the_graph_makes_every_run_table_page_and_figure(study):
-    root = study / "results" / "tiny"
-    assert len(runs.paths("tiny")) == 6
-    for name in (
-        "headline.md",
-        "measures.csv",
-        "runs.csv",
-        "history.csv",
-        "summary.csv",
-        "difference.csv",
-        "figures/headline.png",
-    ):
-        assert (root / name).stat().st_size > 0
-    assert {path.stem for path in (root / "report").glob("0*.html")} == {
-        path.stem for path in (root / "notebooks").iterdir()
-    }
-    assert len(list((root / "notebooks").glob("02_train-*"))) == 4
-    table = pd.read_csv(root / "measures.csv")
-    assert set(table.groupby("regime")["seed"].nunique()) == {3}
-    assert "| MNIST summed | varying  | 3 " in (root / "headline.md").read_text()
+def rows(settings: Settings, **values) -> dict[str, pd.DataFrame]:
+    """Tables of a group, as 03_metric leaves them."""
+    names = [{k: one.saved()[k] for k in runs.KEYS} for one in settings.runs()]
+    about = pd.DataFrame([{**one.saved(), "code": "abc", "cpu": "x"} for one in settings.runs()])
+    history = pd.DataFrame([{**n, "epoch": e, "test_r2": 0.9, "sum_r2": 0.9} for n in names for e in range(2)])
+    row = {"copy": "trained", "layer": "pooled", "place": "pooled", "side": "both", "measure": "m", "value": 0.5, "note": ""}
+    measures = pd.DataFrame([{**n, **row, "measure": m, **values} for n in names for m in ("m", "n")])
+    return {"runs": about, "history": history, "measures": measures}
 
 
-@pytest.mark.parametrize("name", ["05_why_the_score_moves", "06_ruler", "07_controls"])
-def test_a_study_without_the_arms_is_one_line(study, name):
-    about = pd.read_csv(study / "results" / "tiny" / "measures.csv")
-    folder = study / "results" / "partial"
-    folder.mkdir(exist_ok=True)
-    about[about["regime"] == "fixed"].to_csv(folder / "measures.csv", index=False)
-    for other in ("copies", "history", "runs"):
-        shutil.copy(study / "results" / "tiny" / f"{other}.csv", folder)
-    source = data.ROOT / "notebooks" / f"{name}.ipynb"
-    with pytest.raises(
-        PapermillExecutionError, match=r"study: it has no networks of .*mlp varying"
-    ):
-        papermill.execute_notebook(source, None, {"study": "partial"}, progress_bar=False)
+def write(settings: Settings, **values) -> None:
+    for name, table in rows(settings, **values).items():
+        runs.write_table(table, runs.group_folder(settings) / f"{name}.csv")
 
 
-def test_again_does_nothing_and_a_lost_run_is_trained_alone(study):
-    status, said = snakemake(study)
-    assert status == 0 and "Nothing to be done" in said
-    first, lost = runs.paths("tiny")[:2]
-    copies = data.ROOT / ".snakemake" / "backups"  # where Snakemake would copy the first run to
-    copies.mkdir(parents=True, exist_ok=True)
-    left_by_a_kill = Path(os.path.normpath(copies / os.path.relpath(first, data.ROOT)))
-    made_here = [folder for folder in left_by_a_kill.parents if not folder.exists()]
-    left_by_a_kill.mkdir(parents=True)
-    stamp, history = (first / "history.csv").stat().st_mtime_ns, pd.read_csv(lost / "history.csv")
-    shutil.rmtree(lost)
-    status, said = snakemake(study)
-    assert status == 0, said
-    assert list(left_by_a_kill.iterdir()) == []
-    shutil.rmtree(made_here[-1])
-    assert (first / "history.csv").stat().st_mtime_ns == stamp
-    pd.testing.assert_frame_equal(pd.read_csv(lost / "history.csv"), history, rtol=1e-3)
+@pytest.fixture
+def groups(results):
+    """Two groups of one arm and one of another."""
+    found = [Settings(study="s", seeds=seeds) for seeds in ("0-1", "2-3")] + [Settings(study="s", regime="varying", seeds="0-1")]
+    for one in found:
+        write(one)
+    return found
 
 
-def test_publishing_copies_what_is_finished(study, tmp_path, monkeypatch):
-    shutil.copytree(data.ROOT / "config", tmp_path / "config")
-    monkeypatch.setattr(data, "ROOT", tmp_path)
-    publish.publish("tiny")
-    tables = tmp_path / "results" / "published" / "tiny"
-    assert {"headline.md", "measures.csv", "notebooks", "report"} <= {
-        path.name for path in tables.iterdir()
-    }
-    assert (tmp_path / "figures" / "tiny" / "headline.png").is_file()
-    metadata = json.loads((tables / "notebooks" / "04_analysis.ipynb").read_text())["metadata"]
-    assert set(metadata) == {"kernelspec", "language_info"}
-    with pytest.raises(InputError, match=r"is missing; allowed: a finished study"):
-        publish.publish("nothing")
+def test_a_table_is_that_of_all_groups_together(groups):
+    for name, per_network in (("runs", 1), ("history", 2), ("measures", 2)):
+        table = study.table("s", name)
+        assert len(table) == 6 * per_network and set(runs.KEYS) < set(table)
+        assert set(map(tuple, table[runs.KEYS].to_numpy())) == {
+            ("MNIST", "mlp", regime, "default", seed) for regime, n in (("fixed", 4), ("varying", 2)) for seed in range(n)
+        }
+    assert study.table("s", "measures")["note"].eq("").all()
+
+
+def test_groups_that_overlap_with_the_same_values_count_once(groups):
+    write(Settings(study="s", seeds="1-2"))
+    assert len(study.table("s", "runs")) == 6 and len(study.table("s", "measures")) == 12
+
+
+def again(groups):
+    write(Settings(study="s", seeds="1-2"), value=0.25)
+    return "measures", r"study: .*groups has measures of MNIST mlp fixed default 1 twice, with other values; delete one"
+
+
+def other_settings(groups):
+    write(Settings(study="s", seeds="4-5", epochs=7))
+    return "runs", r"epochs: MNIST mlp fixed default in .*groups has 100 and 7; allowed: one value per arm"
+
+
+def spoilt(name, change, why):
+    def spoil(groups):
+        path = runs.group_folder(groups[1]) / f"{name}.csv"
+        change(path)
+        return name, rf"study: .*MNIST-mlp-fixed/002-003/{name}.csv is damaged \({why}.*\); delete it and measure"
+
+    return spoil
+
+
+def table_change(function):
+    return lambda path: function(pd.read_csv(path, keep_default_na=False)).to_csv(path, index=False)
+
+
+NOT_A_STUDY = {
+    "the same network with other values": again,
+    "an arm of several settings": other_settings,
+    "a column missing": spoilt("measures", table_change(lambda t: t.drop(columns="place")), "it has no column place"),
+    "a key missing": spoilt("history", table_change(lambda t: t.drop(columns="seed")), "it has no column seed"),
+    "text for a number": spoilt("measures", table_change(lambda t: t.assign(value="big")), "value has text"),
+    "text for a seed": spoilt("runs", table_change(lambda t: t.assign(seed="one")), "seed has text"),
+    "cut short": spoilt("history", lambda p: p.write_bytes(p.read_bytes()[:-3]), ".*cut short|.*fields"),
+    "empty": spoilt("measures", lambda p: p.write_bytes(b""), "No columns"),
+    "not text": spoilt("measures", lambda p: p.write_bytes(b"\xff\xfe\x00"), ".*"),
+    "a folder": spoilt("runs", lambda p: (p.unlink(), p.mkdir()), ".*directory"),
+}
+
+
+@pytest.mark.parametrize("case", NOT_A_STUDY)
+def test_groups_that_do_not_go_together_are_one_line(groups, case):
+    name, line = NOT_A_STUDY[case](groups)
+    with pytest.raises(InputError, match=f"^{line}") as caught:
+        study.table("s", name)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_study_and_an_unknown_table_are_one_line(results):
+    with pytest.raises(InputError, match=r"^study: 'nothing' has no measures.csv in .*; measure some networks first, with 03_"):
+        study.table("nothing", "measures")
+    with pytest.raises(InputError, match=r"^table: got 'measure'; allowed: runs, history, measures.*did you mean measures"):
+        study.table("nothing", "measure")
+    with pytest.raises(InputError, match=r"^study: got '/etc'; allowed: "):
+        study.table("/etc", "passwd")
+
+
+def test_text_that_looks_like_a_number_or_like_nothing_stays_text(groups):
+    """A variant such as 64, or a layer called nan."""
+    variant = Settings(study="s", variant="64", seeds="0-1")
+    write(variant, layer="nan")
+    table = study.table("s", "measures")
+    assert set(table["variant"]) == {"default", "64"} and set(study.select(table, variant="64")["layer"]) == {"nan"}
+
+
+def test_numbers_are_read_as_they_were_written(groups):
+    value = 0.1 + 0.2
+    write(groups[0], value=value)
+    assert set(study.select(study.table("s", "measures"), seed=[0, 1], regime="fixed")["value"]) == {value}
+
+
+def test_select():
+    table = pd.DataFrame({"layer": ["a", "b", "c"], "side": ["both", "left", "both"], "seed": [0, 1, 2]})
+    assert list(study.select(table, side="both").index) == [0, 2]
+    assert list(study.select(table, layer=("a", "b"), side="both").index) == [0]
+    assert list(study.select(table, layer={"c": 1}).index) == [2] and len(study.select(table, seed=7)) == 0
+    with pytest.raises(KeyError):
+        study.select(table, regime="fixed")
+
+
+def test_failed_networks_are_counted_and_kept():
+    """Below the bound or not a number, at the last epoch."""
+    last = {0: 0.9, 1: 0.49, 2: np.nan, 3: -5.0, 4: 0.5}
+    rows = [("MNIST", "mlp", "fixed", "default", seed, e, r2 if e else 0.9) for seed, r2 in last.items() for e in (0, 1)]
+    history = pd.DataFrame(rows, columns=[*runs.KEYS, "epoch", "sum_r2"]).assign(test_r2=0.9)
+    final = study.final(history).set_index("seed")["failed"]
+    assert final.to_dict() == {0: False, 1: True, 2: True, 3: True, 4: False}
+    assert not study.final(history, "test_r2")["failed"].any()
+
+
+def test_networks_of_other_code_data_or_versions_are_named(groups):
+    table = study.table("s", "runs")
+    assert study.mixed(table) == []
+    table.loc[table["regime"] == "varying", "cpu"] = "another"
+    (line,) = study.mixed(table)
+    assert line == "mixed cpu: another (2 networks); x (4 networks)"
+
+
+def test_arms_that_a_notebook_needs(groups):
+    table = study.table("s", "measures")
+    study.need(table, "x", ["mlp fixed", "mlp varying"])
+    with pytest.raises(InputError, match=r"^study: it has no networks of cnn fixed; 06_ruler needs mlp fixed, cnn fixed, as"):
+        study.need(table, "06_ruler", ["mlp fixed", "cnn fixed"])
+
+
+def test_what_was_declared_in_advance_is_there():
+    declared = study.primary()
+    assert declared["measure"] == "activation_change" and declared["layer"] == "pooled" and declared["side"] == "both"
+    assert declared["failed_below"] == 0.5 and declared["modularity"]["measure"] == "side_selectivity"

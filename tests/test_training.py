@@ -1,8 +1,4 @@
-import subprocess
-import sys
-
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from conftest import ARCHITECTURES
@@ -11,22 +7,15 @@ from modvar_lib import data, goals, models, training
 
 
 def numbers(trained):
-    return [
-        trained.history.to_csv(),
-        *(value.numpy().tobytes() for value in trained.weights.values()),
-    ]
+    return [trained.history.to_csv(), *(value.numpy().tobytes() for value in trained.weights.values())]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_together_equals_one_at_a_time_over_the_first_steps(toy, splits, architecture):
-    settings = toy(
-        architecture=architecture, regime="varying", seeds=(2, 0, 1), epochs=1, pairs_per_epoch=640
-    )
+    settings = toy(architecture=architecture, regime="varying", seeds=(2, 0, 1), epochs=1, final_epochs=0, pairs_per_epoch=640)
     together = training.train(settings, splits)
     for trained in together:
-        alone = training.train(
-            settings.model_copy(update={"seeds": (trained.settings["seed"],)}), splits
-        )[0]
+        alone = training.train(settings.model_copy(update={"seeds": (trained.settings.seed,)}), splits)[0]
         assert alone.settings == trained.settings
         assert np.allclose(alone.history, trained.history, rtol=1e-3)
         for name, value in alone.weights.items():
@@ -44,9 +33,7 @@ def test_against_an_ordinary_training_loop(toy, splits):
     def batch(split, pairs, goal):
         left, right = (split.images[rows].view(-1, 28, 28).float() / 255 for rows in pairs.T)
         table = torch.from_numpy(goal)
-        return torch.stack([left, right], 1), table[
-            split.labels[pairs[:, 0]], split.labels[pairs[:, 1]]
-        ]
+        return torch.stack([left, right], 1), table[split.labels[pairs[:, 0]], split.labels[pairs[:, 1]]]
 
     for epoch in range(2):
         goal = goals.varying(epoch, 4, settings)
@@ -63,9 +50,9 @@ def test_against_an_ordinary_training_loop(toy, splits):
             mse = (network(x).squeeze(1) - y).square().mean().item()
         row = trained.history.iloc[epoch]
         assert (row["a"], row["b"]) == goals.coefficients(goal)
-        assert row["train_mse"] == pytest.approx(squared / 512, rel=1e-3)
-        assert row["test_mse"] == pytest.approx(mse, rel=1e-3)
-        assert row["test_r2"] == pytest.approx(1 - mse / y.var(correction=0).item(), rel=1e-3)
+        assert row["train_mse"] == pytest.approx(squared / 512, rel=1e-5)
+        assert row["test_mse"] == pytest.approx(mse, rel=1e-5)
+        assert row["test_r2"] == pytest.approx(1 - mse / y.var(correction=0).item(), rel=1e-5)
     for name, value in network.state_dict().items():
         assert torch.allclose(value, trained.weights[name], atol=1e-4)
 
@@ -77,11 +64,43 @@ def test_same_seed_same_bits(toy, splits):
     assert numbers(first[0]) != numbers(first[1])
 
 
-def test_regimes_share_start_and_pairs(toy, splits):
-    """With the varying goal on its final phase throughout, both regimes are the same training, to the bit."""
+def test_regimes_share_start_and_pairs(toy, splits, monkeypatch):
+    """With the varying goal on x + y throughout, both regimes are the same training, to the bit."""
     fixed = training.train(toy(regime="fixed"), splits)[0]
-    varying = training.train(toy(regime="varying", final_epochs=3), splits)[0]
-    assert numbers(fixed) == numbers(varying)
+    monkeypatch.setattr(goals, "drawn", lambda *_: (1, 1))
+    assert numbers(fixed) == numbers(training.train(toy(regime="varying"), splits)[0])
+
+
+def test_a_network_does_not_depend_on_the_others_of_its_lot_beyond_rounding_nor_on_their_number_per_core(
+    toy, splits, monkeypatch
+):
+    """A lot per core: seeds in order, as even as can be; and the lots of one core after the other end in the same bits."""
+    settings, lots, train_lot = toy(regime="varying", seeds="0-4", epochs=2), [], training.train_lot
+
+    def watched(settings, *others):
+        lots.append(settings.seeds)
+        return train_lot(settings, *others)
+
+    monkeypatch.setattr(training, "train_lot", watched)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    together = training.train(settings, splits)
+    assert sorted(lots) == [(0, 1, 2), (3, 4)] and [t.settings for t in together] == settings.runs()
+    parts = [settings.model_copy(update={"seeds": seeds}) for seeds in sorted(lots)]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    apart = [trained for part in parts for trained in training.train(part, splits)]
+    assert [numbers(t) for t in apart] == [numbers(t) for t in together]
+    assert {t.group_size for t in together} == {5}
+
+
+def test_frames_are_the_weights_of_that_epoch_and_change_nothing(toy, splits):
+    """After two epochs of four, the weights of a training of two, as float16."""
+    long = {"regime": "varying", "epochs": 4, "final_epochs": 1, "period": 2}
+    (framed,), (plain,) = (training.train(toy(**long, frames=n), splits) for n in (2, 0))
+    assert numbers(framed) == numbers(plain) and plain.frames == {}
+    assert tuple(framed.frames) == training.kept_epochs(framed.settings) == (1, 3)
+    (short,) = training.train(toy(**long | {"epochs": 3, "final_epochs": 0}), splits)
+    for name, weight in short.weights.items():
+        assert torch.equal(framed.frames[3][name], weight.half())
 
 
 def test_global_random_state_is_neither_read_nor_changed(toy, splits):
@@ -89,50 +108,22 @@ def test_global_random_state_is_neither_read_nor_changed(toy, splits):
     np.random.seed(1)
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
     first = numbers(training.train(toy(), splits)[0])
-    assert torch.equal(before[0], torch.get_rng_state()) and np.array_equal(
-        before[1], np.random.get_state()[1]
-    )
+    assert torch.equal(before[0], torch.get_rng_state()) and np.array_equal(before[1], np.random.get_state()[1])
     torch.manual_seed(2)
     assert first == numbers(training.train(toy(), splits)[0])
 
 
 @pytest.mark.parametrize(
     ("architecture", "reached"),
-    [
-        ("mlp", 0.55),
-        ("cnn", 0.3),
-        ("resnet", 0.3),
-        ("vit", 0.1),
-        ("mixer", 0.1),
-        ("towers", 0.5),
-        ("summed", 0.3),
-    ],
+    [("mlp", 0.4), ("cnn", 0.25), ("resnet", 0.1), ("vit", 0.1), ("mixer", 0.1), ("towers", 0.5), ("summed", 0.3)],
 )
 def test_a_short_run_learns(toy, splits, architecture, reached):
-    settings = toy(
-        architecture=architecture, epochs=3, pairs_per_epoch=20_000, seeds="0-1", test_pairs=1000
-    )
+    settings = toy(architecture=architecture, pairs_per_epoch=10_000, batch_size=128, learning_rate=2e-3, test_pairs=1000)
     for trained in training.train(settings, splits):
         history = trained.history
         assert history["train_mse"].is_monotonic_decreasing
         assert history["test_r2"].iloc[-1] > reached
         assert np.allclose(history["test_r2"], history["sum_r2"])
-
-
-def test_history_has_its_columns_and_goals(toy, splits):
-    history = training.train(toy(regime="varying", seeds=3), splits)[0].history
-    assert list(history) == [
-        "epoch",
-        "a",
-        "b",
-        "train_mse",
-        "test_mse",
-        "test_r2",
-        "sum_mse",
-        "sum_r2",
-    ]
-    assert history["epoch"].tolist() == [0, 1, 2] and (history.loc[2, ["a", "b"]] == 1).all()
-    assert isinstance(history, pd.DataFrame) and np.isfinite(history).all(axis=None)
 
 
 def test_r2_is_1_when_right_and_0_for_the_mean():
@@ -146,66 +137,13 @@ def test_r2_is_1_when_right_and_0_for_the_mean():
     assert mse == pytest.approx([40 / 3]) and r2 == pytest.approx([1 - 40 / 16])
 
 
-def test_log_lines_say_what_how_far_and_how_long(toy, splits, capsys):
-    training.train(toy(regime="varying", seeds="0-1"), splits)
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("MNIST mlp varying, 2 seeds: epoch 3/3, ") and last.endswith("0 s left")
-
-
-def test_memory_that_is_short_makes_smaller_lots_with_the_same_results(toy, splits, monkeypatch):
-    settings = toy(regime="varying", seeds="0-4", epochs=2)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    lots, whole = [], training.train(settings, splits)
-    train_lot = training.train_lot
-
-    def watched(settings, seeds, *others):
-        lots.append(seeds)
-        return train_lot(settings, seeds, *others)
-
-    monkeypatch.setattr(training, "train_lot", watched)
-    for room, wanted in ((3.5, [(0, 1), (2,), (3,), (4,)]), (0.5, [(0,), (1,), (2,), (3,), (4,)])):
-        lots.clear()
-        free = int(room * training.memory_a_replica(settings))
-        monkeypatch.setattr(training, "free_memory", lambda device, free=free: free)
-        parts = training.train(settings, splits)
-        assert sorted(lots) == wanted
-        for part, one in zip(parts, whole, strict=True):
-            assert part.settings == one.settings and np.allclose(
-                part.history, one.history, rtol=1e-4
-            )
-
-
-PEAK = """
-import sys
-from pathlib import Path
-from modvar_lib import data, training
-from modvar_lib.settings import Settings
-
-splits, peaks = data.digits(), []
-for seeds in ("0-1", "0-61"):
-    settings = Settings(architecture=sys.argv[1], seeds=seeds, epochs=1, final_epochs=1, pairs_per_epoch=512, device="cpu")
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    training.train(settings, splits)
-    peaks.append(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024)
-print((peaks[1] - peaks[0]) / 60 / training.memory_a_replica(settings))
-"""
-
-
-@pytest.mark.parametrize("architecture", ["mlp", "cnn", "vit"])
-def test_the_memory_planned_with_is_of_the_size_that_is_used(architecture):
-    """The plan may be wrong by a factor of two, not by ten."""
-    command = [sys.executable, "-c", PEAK, architecture]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert 0.5 < float(done.stdout.split()[-1]) < 1.5, done.stdout
-
-
 def test_an_error_in_one_lot_ends_the_training(toy, splits, monkeypatch):
     def failing(epoch, seed, schedule):
         if (epoch, seed) == (1, 1):
             raise RuntimeError("no goal")
         return goals.SUM
 
+    failing.restarts = failing.ends_on_the_sum = False
     monkeypatch.setitem(goals.REGIMES, "failing", failing)
     before = torch.get_num_threads()
     with pytest.raises(RuntimeError, match="no goal"):
@@ -216,9 +154,7 @@ def test_an_error_in_one_lot_ends_the_training(toy, splits, monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_cuda_agrees_with_the_cpu_over_the_first_steps(toy, splits, architecture):
-    settings = toy(
-        architecture=architecture, regime="varying", seeds="0-3", epochs=1, pairs_per_epoch=640
-    )
+    settings = toy(architecture=architecture, regime="varying", seeds="0-3", epochs=1, final_epochs=0, pairs_per_epoch=640)
     here = training.train(settings, splits)
     there = training.train(settings.model_copy(update={"device": "cuda"}), splits)
     for cpu, gpu in zip(here, there, strict=True):
@@ -229,26 +165,15 @@ def test_cuda_agrees_with_the_cpu_over_the_first_steps(toy, splits, architecture
 def test_every_regime_trains(toy, splits, regime):
     settings = toy(regime=regime, epochs=4, final_epochs=1, seeds="0-1")
     for trained in training.train(settings, splits):
-        table = goals.REGIMES[regime](3, trained.settings["seed"], settings)
-        assert trained.history.notna().drop(columns=["a", "b"]).all(axis=None)
+        table = goals.REGIMES[regime](3, trained.settings.seed, settings)
+        assert np.isfinite(trained.history.drop(columns=["a", "b"])).all(axis=None)
         last = trained.history[["a", "b"]].iloc[-1]
         assert np.array_equal(last, goals.coefficients(table), equal_nan=True)
         assert len(trained.weights["readout.bias"]) == goals.outputs(table)
 
 
-def test_two_outputs_learn_both_digits(toy, splits):
-    settings = toy(regime="both", epochs=3, pairs_per_epoch=20_000, test_pairs=1000)
-    history = training.train(settings, splits)[0].history
-    assert history["train_mse"].is_monotonic_decreasing and history["test_r2"].iloc[-1] > 0.3
-    # the sum of both answers is an answer to x + y
-    assert 0.3 < history["sum_r2"].iloc[-1] < 1
-
-
 def test_restarts_differ_from_fixed_only_after_the_first_restart(toy, splits):
-    fixed, restarts = (
-        training.train(toy(regime=name, epochs=4, period=2), splits)[0].history
-        for name in ("fixed", "restarts")
-    )
+    fixed, restarts = (training.train(toy(regime=name, epochs=4, period=2), splits)[0].history for name in ("fixed", "restarts"))
     assert fixed.iloc[:2].equals(restarts.iloc[:2])
     assert not np.allclose(fixed["train_mse"][2:], restarts["train_mse"][2:], rtol=1e-6)
 
@@ -257,9 +182,7 @@ def test_sgd_is_torchs(toy, splits):
     """One step of SGD with momentum is -rate * gradient: twice the rate, twice the step."""
     start = models.initial("mlp", 0).state_dict()
     once = {"epochs": 1, "final_epochs": 1, "pairs_per_epoch": 64, "optimizer": "sgd"}
-    slow, fast = (
-        training.train(toy(**once, learning_rate=rate), splits)[0].weights for rate in (1e-5, 2e-5)
-    )
+    slow, fast = (training.train(toy(**once, learning_rate=rate), splits)[0].weights for rate in (1e-5, 2e-5))
     for name, value in start.items():
         assert torch.allclose(fast[name] - value, 2 * (slow[name] - value), atol=1e-6)
     assert not torch.allclose(slow["readout.bias"], start["readout.bias"], atol=1e-6)
@@ -273,7 +196,7 @@ def test_a_penalty_is_that_of_the_weights_before_the_readout_and_of_nothing_else
     plain = training.train(toy(**size, **step), splits)
     penalised = training.train(toy(**size, **step, penalty=0.5), splits)
     for without, with_it in zip(plain, penalised):
-        start = models.initial("mlp", with_it.settings["seed"]).state_dict()
+        start = models.initial("mlp", with_it.settings.seed).state_dict()
         for name, weight in start.items():
             moved = with_it.weights[name] - without.weights[name]
             counts = name.endswith("weight") and not name.startswith("readout")
@@ -287,7 +210,7 @@ def test_a_standardised_run_is_trained_on_standardised_goals(toy, splits):
     still = toy(regime="varying", epochs=2, seeds=(0,), learning_rate=1e-12, standardise=True)
     trained = training.train(still, splits)[0]
     drawn = goals.varying(0, 0, still)
-    assert trained.settings["standardise"]
+    assert trained.settings.standardise
     assert tuple(trained.history.loc[0, ["a", "b"]]) == goals.coefficients(drawn)
     pairs = torch.from_numpy(data.training_pairs(0, 0, still.pairs_per_epoch))
     target = training.targets_of([goals.standardised(drawn)], splits[0], pairs[None])[0]

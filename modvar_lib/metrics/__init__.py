@@ -1,330 +1,161 @@
-"""Measures of a trained network, one file each. METRICS: {name: Metric}, whose function takes a `Subject` and returns tidy rows.
+"""Measures of a trained network, one file each. METRICS: {name: Metric}, from a `Subject` to tidy rows.
 
-A row is (layer, side, measure, value, note): `side` is left, right or both; `note` says why a value is NaN. `measure` adds
-the columns that name the run. COSTLY holds `clusterability`, which costs more than all others together and is measured apart.
+A row is (layer, side, measure, value, note): `side` is left, right or both; `note` says why a value is NaN. Tables add the
+columns that name the network; `copy`, "trained" or what was done to it; and `place`, where a layer is. COSTLY holds
+`clusterability`, which costs more than all others together and is measured where it is asked for.
 """
 
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib import import_module
 
 import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
+from tqdm.auto import tqdm
 
-from modvar_lib import calibration, data, files, models
+from modvar_lib import calibration, data
 from modvar_lib.errors import InputError, lookup
-from modvar_lib.metrics import (
-    activation_change,
-    clusterability,
-    digit_selectivity,
-    information,
-    interchange,
-    lesion,
-    refit,
-    selectivity,
-    weights,
-)
-from modvar_lib.metrics.subject import Subject, tidy  # noqa: F401 (for one's own)
-from modvar_lib.progress import Shown
-from modvar_lib.runs import KEYS, Run, fingerprint, load, paths, study_folder
-from modvar_lib.training import one_thread
+from modvar_lib.metrics.subject import Property, Subject, tidy  # noqa: F401 (for a measure of one's own)
+from modvar_lib.runs import KEYS, Run
+from modvar_lib.settings import Settings
+from modvar_lib.training import kept_epochs, one_thread
 
 ROW = ["layer", "side", "measure", "value", "note"]
-COLUMNS = [*KEYS, *ROW]
+COLUMNS = [*KEYS, "copy", "layer", "place", "side", "measure", "value", "note"]
 PAIRS = 10_000  # held-out draws a measure averages over: one for each test digit
-INF = float("inf")
-
-
-@dataclass(frozen=True)
-class Property:
-    """What a measure declares of itself, and the tests hold it to.
-
-    low, high: bounds of a value. invariant: among `permutation` (of the units of a layer), `rescaling` (of each ReLU unit, undone
-    in the next layer), `rotation` (of a layer, undone in the next), `swap` (of the sides; `left` and `right` trade places).
-    modular: 1 if more is more modular, -1 if less is, 0 if it does not say.
-    """
-
-    low: float
-    high: float
-    invariant: tuple[str, ...]
-    modular: int = 0
+PLACES = ("readout", "bottleneck", "before_bottleneck")  # from the end; layers before those are "hidden"
+HUGE = 1e15  # what is computed of weights and activations above it would overflow
+DIVERGED = f"the network diverged: weights or activations are not finite, or above {HUGE:g}"
 
 
 @dataclass(frozen=True)
 class Metric:
-    """rows: Subject -> rows; properties: {name of a measure among its rows: Property}.
-
-    >>> def silent_share(subject):
-    ...     "Share of a layer's units that are the same for every picture."
-    ...     shares = {k: float((found.total == 0).double().mean()) for k, found in subject.anova.items()}
-    ...     return [row for layer, share in shares.items() for row in tidy(layer, {"silent": share}, "")]
-    >>> METRICS["silent"] = Metric(silent_share, {"silent": Property(0, 1, ("permutation", "rescaling"))})
-    >>> _, test_digits = data.digits()
-    >>> draws = torch.from_numpy(data.evaluation_pairs(0, 100, len(test_digits)))
-    >>> rows = measure_network(Subject(models.initial("towers", seed=0), test_digits, draws))
-    >>> {row["layer"]: row["value"] for row in rows if row["measure"] == "silent"}
-    {'hidden1': 0.0, 'hidden2': 0.015625, 'bottleneck': 0.0, 'readout': 0.0}
-    >>> del METRICS["silent"]
-    """
+    """rows: Subject -> rows; properties: {name of a measure among its rows: Property}. METRICS takes your own, too: see
+    10_your_own.ipynb."""
 
     rows: Callable[[Subject], list[dict]]
     properties: dict[str, Property]
 
 
-UNITS = ("permutation", "swap")
-ALL = ("permutation", "rescaling", "rotation", "swap")
-METRICS = {
-    "activation_change": Metric(
-        activation_change.rows,
-        {
-            "activation_change": Property(0, INF, ("permutation", "rotation")),
-            "activation_change_pre": Property(0, INF, ("permutation",)),
-            "zero_norm": Property(0, 1, ("permutation", "rescaling", "rotation")),
-            "zero_norm_pre": Property(0, 1, ("permutation", "rescaling")),
-            "offset_share": Property(0, 1, ("permutation", "rotation", "swap")),
-            "exchanged_share": Property(0, 1, ("permutation", "rotation", "swap")),
-            "activation_change_centred": Property(0, 2**0.5, ("permutation", "rotation", "swap")),
-            "activation_change_expected": Property(0, 2**0.5, ("permutation", "rotation", "swap")),
-        },
-    ),
-    "selectivity": Metric(
-        selectivity.rows,
-        {
-            "side_selectivity": Property(0, 1, UNITS, 1),
-            "side_selectivity_rotated": Property(0, 1, ("swap",)),
-            "interaction": Property(0, 1, ("permutation", "rotation", "swap"), -1),
-            "side_balance": Property(-1, 1, ("permutation", "rotation")),
-        },
-    ),
-    "digit_selectivity": Metric(
-        digit_selectivity.rows,
-        {
-            "digit_selectivity": Property(0, 1, ("permutation",), 1),
-            "digit_interaction": Property(0, 1, ("permutation",), -1),
-            "digit_share": Property(0, 1, ("permutation", "rotation")),
-        },
-    ),
-    "weights": Metric(
-        weights.rows,
-        {
-            "weight_modularity": Property(-0.5, 0.5, ("permutation", "rescaling", "swap"), 1),
-            "weight_ncut": Property(0, 2, ("permutation", "rescaling", "swap"), -1),
-            "weight_modularity_shuffled": Property(-0.5, 0.5, ("rescaling",)),
-            "weight_ncut_shuffled": Property(0, 2, ("rescaling",)),
-        },
-    ),
-    "interchange": Metric(
-        interchange.rows,
-        {
-            "interchange_error": Property(0, INF, ("permutation", "rescaling", "swap"), -1),
-            "interchange_error_random": Property(0, INF, ()),
-            "interchange_percentile": Property(0, 1, ()),
-        },
-    ),
-    "lesion": Metric(
-        lesion.rows, {"lesion_leak": Property(0, 1, ("permutation", "rescaling", "swap"), -1)}
-    ),
-    "information": Metric(
-        information.rows,
-        {
-            "probe_r2": Property(-INF, 1, ("permutation", "rotation")),
-            "probe_r2_sum": Property(-INF, 1, ("permutation", "rotation")),
-            "probe_r2_difference": Property(-INF, 1, ("permutation", "rotation")),
-            "specialisation": Property(0, 1, ("permutation",), 1),
-        },
-    ),
-    "refit": Metric(
-        refit.rows,
-        {
-            "refit_r2": Property(-INF, 1, ("permutation", "rescaling", "rotation")),
-            "refit_r2_difference": Property(-INF, 1, ("permutation", "rescaling", "rotation")),
-            "refit_steps": Property(0, refit.STEPS, ("permutation", "rescaling")),
-        },
-    ),
-}
-COSTLY = {
-    "clusterability": Metric(
-        clusterability.rows,
-        {
-            "cluster_ncut": Property(0, clusterability.CLUSTERS, ("permutation", "rescaling")),
-            "cluster_ncut_shuffled": Property(0, clusterability.CLUSTERS, ()),
-            "cluster_z": Property(-INF, INF, (), -1),
-            "cluster_percentile": Property(0, 1, (), -1),
-        },
-    )
-}
+def _metrics(*names: str) -> dict[str, Metric]:
+    modules = {name: import_module(f"{__name__}.{name}") for name in names}
+    return {name: Metric(module.rows, module.PROPERTIES) for name, module in modules.items()}
 
 
+LIGHT = _metrics("activation_change", "selectivity", "effect_selectivity", "interchange")  # followed through training
+METRICS = LIGHT | _metrics("digit_selectivity", "weights", "lesion", "information", "refit")
+COSTLY = _metrics("clusterability")
 CHANCE = {  # what is read against its value at chance: (measure, its value at chance, how)
     "side_selectivity_above_chance": ("side_selectivity", "side_selectivity_rotated", "sub"),
+    "effect_selectivity_above_chance": ("effect_selectivity", "effect_selectivity_rotated", "sub"),
     "weight_modularity_above_chance": ("weight_modularity", "weight_modularity_shuffled", "sub"),
     "interchange_error_over_chance": ("interchange_error", "interchange_error_random", "div"),
 }
 
 
 def against_chance(measures: pd.DataFrame) -> pd.DataFrame:
-    """A table of measures with those in CHANCE added: value less its value at chance (`above`), or their ratio (`over`)."""
+    """A table of measures with those in CHANCE added: value minus value at chance (`above`), or the ratio (`over`)."""
     keys = [name for name in measures.columns if name not in ("measure", "value", "note")]
     wide = measures.pivot(index=keys, columns="measure", values="value")
     parts = [
-        getattr(wide[own], how)(wide[chance]).rename("value").reset_index().assign(measure=name)
-        for name, (own, chance, how) in CHANCE.items()
-        if own in wide and chance in wide
+        getattr(wide[measure], how)(wide[chance]).rename("value").reset_index().assign(measure=name)
+        for name, (measure, chance, how) in CHANCE.items()
+        if measure in wide and chance in wide
     ]
     return pd.concat([measures, *parts], ignore_index=True)
 
 
-def measure_network(subject: Subject) -> list[dict]:
-    """The rows of every registered measure."""
-    with torch.no_grad():
-        return [row for name in METRICS for row in _rows(METRICS, name, subject)]
+def measure_network(subject: Subject, metrics: dict[str, Metric] | None = None) -> list[dict]:
+    """Rows of all registered measures, or of `metrics`. Errors: InputError if they are not what `Metric` describes."""
+    table = []
+    for name, metric in (METRICS if metrics is None else metrics).items():
+        with torch.no_grad():
+            table += (rows := metric.rows(subject))
+        for row in rows:
+            if set(row) != set(ROW) or row["measure"] not in metric.properties:
+                allowed = f"rows of {', '.join(ROW)}, measure being one of {', '.join(metric.properties)}"
+                raise InputError(f"measure: {name} gives {row}; allowed: {allowed}")
+    return table
 
 
-def _rows(registry: dict[str, Metric], name: str, subject: Subject) -> list[dict]:
-    """Of one measure; one line of error when they are not what `Metric` describes."""
-    found, allowed = registry[name].rows(subject), registry[name].properties
-    for row in found:
-        if set(row) != set(ROW) or row["measure"] not in allowed:
-            raise InputError(
-                f"measure: {name} gives {row}; allowed: rows of {', '.join(ROW)}, measure being one of {', '.join(allowed)}"
-            )
-    return found
+def measure(run: Run, digits: data.Digits, pairs: int = PAIRS, copy: str = "trained") -> pd.DataFrame:
+    """Every registered measure of a network, a table with COLUMNS, on draws of its own from held-out digits.
 
-
-USUAL = [[a, r] for a in ("mlp", "towers") for r in ("fixed", "varying")]
-
-
-def measure_study(study: str) -> pd.DataFrame:
-    """`measure` of every run of a study, on all cores. Each run's rows are kept in results/<study>/measures/ and taken from there
-    the next time, unless the run or the code of the measures has changed."""
-    if study.startswith("published/"):
-        raise InputError(
-            f"study: got {study!r}, whose tables hold more networks than are kept there; allowed: a study of your own"
-        )
-    return _measured(study, [(path, None) for path in paths(study)])
-
-
-def measure_copies(study: str) -> pd.DataFrame:
-    """`measure` of copies, a column `copy` more: those in `calibration.COPIES` of each default `mlp` and `towers` on `fixed` and
-    `varying`; and `seen`, the score alone of every network on these regimes, on pairs of digits seen in training."""
-    pair = [path for path in paths(study) if path.parent.name.split("-")[2] in ("fixed", "varying")]
-    wanted = [(path, copy) for copy in calibration.COPIES for path in _usual(study)]
-    return _measured(study, wanted + [(path, "seen") for path in pair], ", copies")
-
-
-def measure_costly(study: str) -> pd.DataFrame:
-    """The COSTLY measures of each default `mlp` and `towers` on `fixed` and `varying`, as `measure`."""
-    wanted = [(path, "costly") for path in _usual(study)]
-    return _measured(study, wanted, ", costly").drop(columns="copy")
-
-
-def measure_frames(study: str, pairs: int = 2000) -> pd.DataFrame:
-    """Whom each unit serves, through training: of the first run of each arm that has `frames`, for each hidden layer and unit,
-    before training, after every frame and at the end, the variances of its functional ANOVA. Columns: KEYS, epoch (so many
-    are done), layer, unit, left, right, interaction (to four digits)."""
-    framed = [path for path in paths(study) if (path / "frames.safetensors").exists()]
-    first, found = {path.parent: path for path in reversed(framed)}, []
-    for run in map(load, sorted(first.values())):
-        _, digits = data.digits(run.settings["dataset"])
-        seed, last = run.settings["seed"], run.settings["epochs"]
-        draws = torch.from_numpy(data.evaluation_pairs(seed, pairs, len(digits)))
-        for epoch in [0, *run.frames, last]:
-            with torch.no_grad():
-                layers = Subject(run.network(epoch), digits, draws, seed).anova
-            for layer in list(layers)[:-2]:  # all before the bottleneck
-                parts = {
-                    name: getattr(layers[layer], name) for name in ("left", "right", "interaction")
-                }
-                rows = pd.DataFrame(parts).map(lambda value: float(f"{value:.4g}"))
-                rows = rows.rename_axis("unit").reset_index()
-                found.append(rows.assign(**run.key, epoch=epoch, layer=layer))
-    columns = [*KEYS, "epoch", "layer", "unit", "left", "right", "interaction"]
-    return pd.concat(found)[columns] if found else pd.DataFrame(columns=columns)
-
-
-def _usual(study: str) -> list[Path]:
-    return [path for path in paths(study) if path.parent.name.split("-")[1:] in USUAL]
-
-
-def _measured(study: str, wanted: list[tuple[Path, str | None]], what: str = "") -> pd.DataFrame:
-    folder, splits = study_folder(study) / "measures" / _fingerprint(), {}
-    weights = {path: _digest((path / "weights.safetensors").read_bytes()) for path, _ in wanted}
-    names = {  # of a file: whose measures, of which weights; then a checksum of the file itself
-        (path, copy): "-".join(filter(None, [path.parent.name, path.name, copy, weights[path]]))
-        for path, copy in wanted
-    }
-    there = {path.name.rsplit(".", 2)[0]: path for path in folder.glob("*.csv")}
-    whole = {name for name, path in there.items() if _digest(path.read_bytes()) in path.name}
-    for damaged in there.keys() - whole:
-        there.pop(damaged).unlink()
-    todo = [key for key, name in names.items() if name not in whole]
-
-    def one(path: Path, copy: str | None) -> None:
-        run, name = load(path), names[path, copy]
-        digits = splits[run.settings["dataset"]][copy != "seen"]
-        found = measure(run, digits, copy=copy).assign(**{"copy": copy} if copy else {})
-        content = found.to_csv(index=False).encode()
-        there[name] = folder / f"{name}.{_digest(content)}.csv"
-        files.write(there[name], content)
-        shown.count()
-
-    for name in {load(path).settings["dataset"] for path, _ in todo}:
-        splits[name] = data.digits(name)
-    label = f"measuring {study}{what}"
-    cores = torch.get_num_threads()
-    with (
-        Shown(len(todo), 1, label, "network") as shown,
-        one_thread(True),
-        threadpool_limits(1),  # NumPy's and scikit-learn's
-        ThreadPoolExecutor(cores) as pool,
-    ):
-        jobs = [pool.submit(one, *key) for key in todo]
-        try:
-            for job in jobs:
-                job.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-    found = [pd.read_csv(there[name]) for name in names.values()]
-    return pd.concat(found or [pd.DataFrame(columns=[*COLUMNS, "copy"])], ignore_index=True)
-
-
-def _fingerprint() -> str:
-    """Of the code of the registered measures and of the copies."""
-    own = [sys.modules[name] for name in sorted(sys.modules) if name.startswith(__name__)]
-    return fingerprint([*own, calibration], [metric.rows for metric in METRICS.values()])
-
-
-def _digest(content: bytes) -> str:
-    return files.digest(content)[:12]
-
-
-def measure(
-    run: Run, digits: data.Digits, pairs: int = PAIRS, copy: str | None = None
-) -> pd.DataFrame:
-    """Every registered measure of one run, or of a copy of it (see `measure_copies`), or the `costly` ones, on draws of its own
-    from held-out digits (`seen`: from those of training): a table with COLUMNS. A run whose weights are not finite has the
-    rows of any other, each NaN, with that reason.
+    copy: "trained"; or one of `calibration.COPIES`, measured instead; "seen", the score alone, on training digits; or
+    "clusterability" alone. A network that diverged has the rows of any other, each NaN, with that reason.
     """
-    seed, note = run.settings["seed"], ""
+    lookup({"trained": 0, "seen": 0, **calibration.COPIES, **COSTLY}, "copy", copy)
+    subject, note = _subject(run, digits, pairs)
+    if copy in calibration.COPIES:
+        subject = replace(subject, network=calibration.COPIES[copy](run, subject))
+    metrics = {"seen": {"score": METRICS["activation_change"]}, "clusterability": COSTLY}.get(copy)
+    table = _table(run, subject, measure_network(subject, metrics), note)
+    return table.assign(copy="trained" if copy in COSTLY else copy)[COLUMNS]
+
+
+def measure_training(run: Run, digits: data.Digits, pairs: int = 2000, epochs: tuple | None = None) -> pd.DataFrame:
+    """A light set of measures through training, side `both`: before it, after those of `epochs` (None: all) of which the run has
+    frames, and at the end. Columns: KEYS, epoch (so many are done), layer, place, side, measure, value (to six digits)."""
+    moments = [
+        _table(run, subject, measure_network(subject, LIGHT), note).assign(epoch=epoch)
+        for epoch, subject, note in _moments(run, digits, pairs, epochs)
+    ]
+    table = pd.concat(moments).query("side == 'both'").reset_index(drop=True)
+    table["value"] = [float(f"{value:.6g}") for value in table["value"]]
+    return table[[*KEYS, "epoch", "layer", "place", "side", "measure", "value"]]
+
+
+def measure_units(run: Run, digits: data.Digits, pairs: int = 2000, epochs: tuple | None = None) -> pd.DataFrame:
+    """Which digit each unit serves, at the moments of `measure_training`: KEYS, epoch, layer, unit, and variances of its
+    functional ANOVA to four digits, left, right, interaction. Layers before the bottleneck of at most 128 units."""
+    variances, rows = ["left", "right", "interaction"], []
+    for epoch, subject, note in _moments(run, digits, pairs, epochs):
+        for layer, parts in list(subject.anova.items())[:-2]:
+            units = torch.stack([getattr(parts, name) for name in variances], 1).tolist()
+            for unit, values in enumerate(units if len(units) <= 128 else []):
+                values = [float("nan") if note else float(f"{value:.4g}") for value in values]
+                rows.append({**run.key, "epoch": epoch, "layer": layer, "unit": unit, **dict(zip(variances, values))})
+    return pd.DataFrame(rows, columns=[*KEYS, "epoch", "layer", "unit", *variances])
+
+
+def measure_group(settings: Settings, runs: list[Run]) -> dict[str, pd.DataFrame]:
+    """The tables of a group, on all cores: `measures`, with the copies in `settings.also`; with `settings.frames`, `training`,
+    and `units` of the first network."""
+    splits, epochs = data.digits(settings.dataset), kept_epochs(settings)
+    copies = ["trained", *filter(None, map(str.strip, settings.also.split(",")))]
+    jobs = [("measures", partial(measure, run, splits[copy != "seen"], copy=copy)) for run in runs for copy in copies]
+    if settings.frames:
+        jobs += [("training", partial(measure_training, run, splits[1], epochs=epochs)) for run in runs]
+        jobs += [("units", partial(measure_units, runs[0], splits[1], epochs=epochs))]
+    label, cores, tables = f"measuring {settings.arm} {settings.group}", torch.get_num_threads(), {}
+    with one_thread(True), threadpool_limits(1), ThreadPoolExecutor(cores) as pool:  # NumPy's and scikit-learn's, too
+        results = pool.map(lambda job: job[1](), jobs)
+        for (name, _), table in zip(jobs, tqdm(results, label, len(jobs), unit="table", mininterval=5)):
+            tables.setdefault(name, []).append(table)
+    return {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
+
+
+def _subject(run: Run, digits: data.Digits, pairs: int, epochs: int | None = None) -> tuple[Subject, str]:
+    """A network, and why it has no values if it diverged: then the untrained one stands in, for the names of rows."""
+    seed, network = run.settings.seed, run.network(epochs)
     draws = torch.from_numpy(data.evaluation_pairs(seed, pairs, len(digits)))
-    network = run.network()
-    if not all(weights.isfinite().all() for weights in run.weights.values()):
-        note = "the network's weights are not finite"
-        network, draws = models.initial(run.settings["architecture"], seed), draws[:20]
-    subject = Subject(network, digits, draws, seed)
-    with torch.no_grad():
-        if copy == "seen":
-            found = activation_change.rows(subject)
-        elif copy == "costly":
-            found = [row for name in COSTLY for row in _rows(COSTLY, name, subject)]
-        elif copy:
-            changed = lookup(calibration.COPIES, "copy", copy)(run, subject)
-            found = measure_network(Subject(changed, digits, draws, seed))
-        else:
-            found = measure_network(subject)
-    if note:
-        found = [{**row, "value": float("nan"), "note": note} for row in found]
-    return pd.DataFrame([{**run.key, **row} for row in found], columns=COLUMNS)
+    if all((weight.abs() <= HUGE).all() for weight in network.parameters()):
+        subject = Subject(network, digits, draws, seed)
+        if all((parts.energy <= HUGE**2).all() for parts in subject.anova.values()):
+            return subject, ""
+    return Subject(run.network(0), digits, draws[:20], seed), DIVERGED
+
+
+def _moments(run: Run, digits: data.Digits, pairs: int, epochs: tuple | None) -> Iterator[tuple[int, Subject, str]]:
+    for epoch in sorted({0, run.settings.epochs, *(set(run.frames) & set(run.frames if epochs is None else epochs))}):
+        yield epoch, *_subject(run, digits, pairs, epoch)
+
+
+def _table(run: Run, subject: Subject, rows: list[dict], note: str) -> pd.DataFrame:
+    places = dict.fromkeys(subject.layers, "hidden") | dict(zip(reversed(subject.layers), PLACES))
+    table = pd.DataFrame(rows, columns=ROW).assign(**run.key)
+    table["place"] = [places.get(layer, layer) for layer in table["layer"]]
+    return table.assign(value=float("nan"), note=note) if note else table

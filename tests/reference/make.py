@@ -1,4 +1,7 @@
-"""Execute the notebooks at toy size and keep them as what the tests compare with: make reference."""
+"""Execute notebooks at toy size and keep them as what the tests compare with, cell by cell: make reference
+
+The others are executed by tests/test_graph.py and tests/test_published.py.
+"""
 
 import os
 import tempfile
@@ -7,38 +10,35 @@ from pathlib import Path
 import nbformat
 import papermill
 
-from modvar_lib import data, notebook
+from modvar_lib import data
 
 HERE = Path(__file__).parent
-STUDY = {"study": "reference"}
-TOY = {
-    "seeds": "0-1",
-    "epochs": 4,
-    "period": 1,
-    "final_epochs": 2,
-    "pairs_per_epoch": 6000,
-    "batch_size": 64,
-    "device": "cpu",
+REFERENCES = {
+    "01_data": {"seeds": "0-1", "epochs": 20, "period": 5},
+    "10_your_own": {"study": "reference", "seeds": "0-2", "epochs": 4, "period": 1, "device": "cpu"},
 }
-SCHEDULE = {name: TOY[name] for name in ("seeds", "epochs", "period", "final_epochs")}
-REFERENCES = {  # in the order in which they need each other
-    "01_data": SCHEDULE,
-    "02_train-cnn": {**STUDY, **TOY, "architecture": "cnn", "regime": "varying"},
-    "02_train-fixed": {**STUDY, **TOY, "regime": "fixed"},
-    "02_train-varying": {**STUDY, **TOY, "regime": "varying", "frames": 2},
-    "03_metric": STUDY,
-    "04_analysis": STUDY,
-    "09_explore": STUDY,
-    "10_your_own": {**STUDY, "seeds": "0-2", "epochs": 4, "period": 1, "device": "cpu"},
-}
+
+
+def clean(notebook, folder: str):
+    """Fit to commit: without times, papermill's metadata, names of widgets and of the temporary folder."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream":
+                output.text = output.text.replace(folder, "results")
+            else:
+                output.data.pop("application/vnd.jupyter.widget-view+json", None)
+        cell.metadata = {key: value for key, value in cell.metadata.items() if key == "tags"}
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.id = "injected"  # papermill's is new every time
+    notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"], "language_info": {"name": "python"}}
+    return notebook
+
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MODVAR_RESULTS"] = folder
         for name, parameters in REFERENCES.items():
-            executed = Path(folder, f"{name}.ipynb")
-            source = data.ROOT / "notebooks" / f"{name.split('-')[0]}.ipynb"
-            papermill.execute_notebook(source, executed, parameters, progress_bar=False)
-            nbformat.write(notebook.clean(executed), HERE / f"{name}.ipynb")
-            print(name, flush=True)
+            source = data.ROOT / "notebooks" / f"{name}.ipynb"
+            executed = papermill.execute_notebook(source, None, parameters, progress_bar=False)
+            nbformat.write(clean(executed, folder), HERE / f"{name}.ipynb")
     print("made tests/reference/; read git diff tests/reference, then commit it with the notebooks")

@@ -1,0 +1,51 @@
+"""Build the site of a study from its executed notebooks: python book/build.py STUDY. It lands in results/<study>/book/."""
+
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+from sphinx.cmd.build import main as sphinx
+
+from modvar_lib.data import ROOT
+from modvar_lib.errors import InputError, command
+from modvar_lib.runs import study_folder
+
+AS_THEY_ARE = "01_data", "02_train", "03_metric", "10_your_own"  # shown without outputs where no executed copy is
+
+
+def build(study: str) -> None:
+    """Hand Sphinx the pages of this folder and the study's notebooks, of 02 and 03 those of its first group."""
+    folder = study_folder(study)
+    if not any(folder.glob("notebooks/*.ipynb")):
+        raise InputError(f"study: {study!r} has no executed notebooks in {folder}; allowed: a study that make has run")
+    with tempfile.TemporaryDirectory() as temporary:
+        source, site = Path(temporary, "source"), Path(temporary, "site")
+        shutil.copytree(ROOT / "book", source)
+        (source / "notebooks").mkdir()
+        for original in sorted((ROOT / "notebooks").glob("*.ipynb")):
+            executed = sorted(folder.glob(f"notebooks/{original.stem}*.ipynb"))
+            if executed or original.stem in AS_THEY_ARE:
+                page = nbformat.read([*executed, original][0], as_version=4)
+                for cell in page.cells:
+                    if original.stem != "10_your_own":  # where code is the matter
+                        cell.metadata.setdefault("tags", []).append("hide-input")  # folded, until it is asked for
+                    for output in cell.get("outputs", []):
+                        if words := output.get("metadata", {}).get("image/png"):  # for those who do not see the figure
+                            cell.metadata["mystnb"] = {"image": {"alt": words["alt"]}}
+                    if cell.cell_type == "markdown":  # links to files of the repository, which the site has not
+                        cell.source = re.sub(r"\[([^]]*)\]\(\.\./[^)]*\)", r"\1", cell.source)
+                nbformat.write(page, source / "notebooks" / original.name)
+        headline = folder / "headline.md"
+        (source / "headline.md").write_text(headline.read_text() if headline.exists() else "")
+        if sphinx(["-q", "-d", f"{temporary}/doctrees", "-D", f"html_title=modvar: {study}", str(source), str(site)]):
+            raise InputError("book: Sphinx could not build it; see above")
+        shutil.rmtree(folder / "book", ignore_errors=True)
+        shutil.move(site, folder / "book")
+    print(f"made {folder / 'book' / 'index.html'}")
+
+
+if __name__ == "__main__":
+    command(lambda: build(*sys.argv[1:2]))

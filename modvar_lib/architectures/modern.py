@@ -1,0 +1,154 @@
+"""Modern architectures, small enough for two cores: residual convolutions, a patch transformer, a mixer.
+
+Letters: B pairs in a batch, T tokens, D channels of a token. Layers give [B, T, D]; inside, and in memory, tokens come first, [T,
+B, D]: mixing tokens is then one matrix product.
+"""
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+
+from modvar_lib.data import side_by_side
+from modvar_lib.models import Stem, architecture, with_relu
+
+
+class Residual(nn.Module):
+    """x + inner(x), inner being these modules one after the other."""
+
+    def __init__(self, *inner: nn.Module):
+        super().__init__()
+        self.inner = nn.Sequential(*inner)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.inner(x)
+
+
+def two_convolutions(maps: int) -> Residual:
+    """3 x 3 convolution, ReLU, 3 x 3 convolution, of the same size, added to what came in."""
+    first, second = (nn.Conv2d(maps, maps, 3, padding=1) for _ in range(2))
+    return Residual(first, nn.ReLU(), second)
+
+
+def two_layers(width: int, hidden: int, linear: type[nn.Linear] = nn.Linear) -> nn.Sequential:
+    """Linear, GELU, Linear, back to the same width."""
+    return nn.Sequential(linear(width, hidden), nn.GELU(), linear(hidden, width))
+
+
+@architecture
+class ResNet(nn.Module):
+    """A small residual convnet. 21,549 parameters; 301,122 multiply-adds a pair.
+
+    `stem` 8 maps of 4 x 4, stride 4 -> 7 x 14; `block1` two 3 x 3 convolutions added to their input; `down` 16 maps of 3 x 3,
+    stride 2 -> 4 x 7; `block2` as block1; `dense` 32. No normalisation: batch statistics would couple examples. Columns of the
+    picture seen by column j of stem: 4j..4j+3 (none crosses the seam), of block1: 4j-8..4j+11 (j = 5 to 8 cross it), of down:
+    8j-12..8j+15 (j = 2 to 4); every column of block2 but the first and the last crosses; dense sees all.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.stem = with_relu(Stem(8, 4, stride=4))
+        self.block1 = with_relu(two_convolutions(8))
+        self.down = with_relu(nn.Conv2d(8, 16, 3, stride=2, padding=1))
+        self.block2 = with_relu(two_convolutions(16))
+        self.dense = with_relu(nn.Linear(16 * 4 * 7, 32))
+        self.bottleneck, self.readout = nn.Linear(32, 2), nn.Linear(2, 1)
+
+    def forward(self, pairs: Tensor) -> Tensor:  # [B, 2, 28, 28] -> [B, 1]
+        maps = self.block2(self.down(self.block1(self.stem(side_by_side(pairs)))))
+        return self.readout(self.bottleneck(self.dense(maps.flatten(1))))
+
+
+class Patches(nn.Module):
+    """The eight 14 x 14 patches of a pair, each mapped to D numbers, plus a learned position: [B, 2, 28, 28] -> [B, 8, D]. Tokens
+    0 to 3 are the left digit's quarters, 4 to 7 the right one's: no patch crosses the seam."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.map = nn.Linear(14 * 14, width)
+        self.position = nn.Parameter(0.02 * torch.randn(8, width))
+
+    def forward(self, pairs: Tensor) -> Tensor:
+        tiles = pairs.unflatten(-1, (2, 14)).unflatten(-3, (2, 14))  # [B, 2, 2, 14, 2, 14]
+        tiles = tiles.permute(1, 2, 4, 0, 3, 5).reshape(8, -1, 14 * 14)
+        return (self.map(tiles) + self.position.unsqueeze(1)).transpose(0, 1)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention: [T, B, D] -> [T, B, D]. Written out: vmap has no rule for PyTorch's own on a CPU, and a softmax
+    over so few keys is slow along the last dimension."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 1, 3, 0, 4)  # [B, heads, T, D / heads]
+        weights = (k @ q.mT * q.shape[-1] ** -0.5).softmax(-2)  # [B, heads, keys, queries]
+        return self.out((weights.mT @ v).permute(2, 0, 1, 3).flatten(-2))
+
+
+class OverTokens(nn.Linear):
+    """A linear map across tokens, the same for every channel: [T, B, D] -> [units, B, D]."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return (self.weight @ tokens.flatten(1) + self.bias.unsqueeze(1)).unflatten(1, tokens.shape[1:])
+
+
+class Block(nn.Module):
+    """Pre-norm: `across` mixes tokens, then two layers mix channels, each added to what came in. [B, T, D] -> [B, T, D]."""
+
+    def __init__(self, width: int, across: nn.Module):
+        super().__init__()
+        self.tokens = Residual(nn.LayerNorm(width), across)
+        self.channels = Residual(nn.LayerNorm(width), two_layers(width, 2 * width))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.channels(self.tokens(tokens.transpose(0, 1))).transpose(0, 1)
+
+
+class Mean(nn.Module):
+    """The mean over tokens after a LayerNorm: [B, T, D] -> [B, D]."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.norm(tokens.transpose(0, 1)).mean(0)
+
+
+@architecture
+class ViT(nn.Module):
+    """A patch transformer. 23,781 parameters; 189,506 multiply-adds a pair.
+
+    `patches` eight 14 x 14 patches -> 8 tokens of 32 channels; `block1` and `block2` self-attention with 2 heads, then two layers
+    of width 64, pre-norm, GELU; `mean` over tokens after a LayerNorm. Units of a block are its residual stream, 8 x 32. No patch
+    crosses the seam; from block1's attention on, every token can see both digits.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.patches = Patches(32)
+        self.block1, self.block2 = Block(32, self.across()), Block(32, self.across())
+        self.mean = Mean(32)
+        self.bottleneck, self.readout = nn.Linear(32, 2), nn.Linear(2, 1)
+
+    def across(self) -> nn.Module:  # what mixes tokens
+        return Attention(32, heads=2)
+
+    def forward(self, pairs: Tensor) -> Tensor:  # [B, 2, 28, 28] -> [B, 1]
+        return self.readout(self.bottleneck(self.mean(self.block2(self.block1(self.patches(pairs))))))
+
+
+@architecture
+class Mixer(ViT):
+    """An MLP-Mixer: `vit` with two layers across tokens, 8-16-8, for attention. 15,893 parameters; 132,162 multiply-adds a pair.
+
+    Here the digits meet in two small matrices per block, the same for all channels, and nowhere else before the mean: the
+    plainest modern network in which one can point at the weights that mix the sides.
+    """
+
+    def across(self) -> nn.Module:
+        return nn.Sequential(OrderedDict(inner=two_layers(8, 16, OverTokens)))

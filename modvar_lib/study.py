@@ -1,0 +1,190 @@
+"""A study: a config file says which networks; their tables lie in groups, and analyses read them all as one.
+
+A group is the seeds of one arm that one job trains (02_train) and measures (03_metric). It leaves, in
+results/<study>/groups/<arm>/<first seed>-<last seed>/, a few tidy tables, each with the columns that name a network:
+
+runs.csv      a row per network: settings and provenance
+history.csv   a row per epoch (columns: see training.train)
+measures.csv  a row per layer, side and measure; `copy`: the network itself (trained) or a copy of it; `place`: what the layer is
+training.csv  where `frames` asked for it: measures at moments within training
+units.csv     likewise, of the group's first network: the variances of every unit
+"""
+
+import sys
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from modvar_lib import data, runs
+from modvar_lib.errors import InputError, command, lookup
+from modvar_lib.runs import KEYS, study_folder
+from modvar_lib.settings import Settings
+
+TABLES = {  # name: columns that tell its rows apart, and others that it must have
+    "runs": (KEYS, ["epochs", "period", "final_epochs"]),
+    "history": ([*KEYS, "epoch"], ["test_r2", "sum_r2"]),
+    "measures": ([*KEYS, "copy", "layer", "side", "measure"], ["place", "value", "note"]),
+    "training": ([*KEYS, "epoch", "layer", "side", "measure"], ["place", "value"]),
+    "units": ([*KEYS, "epoch", "layer", "unit"], ["left", "right", "interaction"]),
+}
+TEXT = {*KEYS[:-1], "copy", "layer", "place", "side", "measure", "note"}
+
+
+@dataclass(frozen=True)
+class Config:
+    """What a config file asks for. groups: the settings of each; notebooks: names of those that analyse the study."""
+
+    study: str
+    groups: list[Settings]
+    notebooks: list[str]
+
+
+def read_config(config: Path | str | dict) -> Config:
+    """A config file: settings that all arms share, of which any but seeds may be a list, `group_size`, and, if it likes, `arms`,
+    each with settings of its own on top, and `notebooks`. Lists are crossed. Errors: InputError.
+
+    >>> config = read_config({"seeds": "0-3", "group_size": 2, "regime": ["fixed", "varying"]})
+    >>> [(group.regime, group.group) for group in config.groups]
+    [('fixed', '000-001'), ('fixed', '002-003'), ('varying', '000-001'), ('varying', '002-003')]
+    """
+    if not isinstance(config, dict):
+        try:
+            config = yaml.safe_load(Path(config).read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise InputError(f"config: {config} cannot be read ({str(error).splitlines()[0]}); allowed: a YAML file") from None
+    if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
+        raise InputError(f"config: got {config!r:.200}; allowed: names of settings with their values")
+    shared, experiments = dict(config), []
+    size, arms, notebooks = (shared.pop(k, default) for k, default in (("group_size", 8), ("arms", [{}]), ("notebooks", None)))
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise InputError(f"group_size: got {size!r}; allowed: a whole number from 1")
+    for arm in arms if isinstance(arms, list) else [arms]:
+        if not isinstance(arm, dict) or not isinstance(arms, list):
+            raise InputError(f"arms: got {arm!r}; allowed: a list of settings, such as - {{period: [1, 2]}}")
+        values = shared | arm
+        lists = [v if isinstance(v, list) and k != "seeds" else [v] for k, v in values.items()]
+        experiments += [Settings(**dict(zip(values, one))) for one in product(*lists)]
+    if not experiments:
+        raise InputError(f"config: got {config!r:.200}; allowed: at least one value of each setting")
+    names = [(one.study, one.arm) for one in experiments]
+    for name in names:
+        if names.count(name) > 1 or name[0] != names[0][0]:
+            raise InputError(
+                f"arms: {' '.join(name)} is there {names.count(name)} times; allowed: each once, in one study; "
+                "give arms that differ in other settings a variant"
+            )
+    groups = [
+        one.model_copy(update={"seeds": one.seeds[first : first + size]})
+        for one in experiments
+        for first in range(0, len(one.seeds), size)
+    ]
+    return Config(names[0][0], groups, _analyses(notebooks))
+
+
+def _analyses(names) -> list[str]:
+    every = sorted(path.stem for path in (data.ROOT / "notebooks").glob("*.ipynb"))
+    allowed = dict.fromkeys(name for name in every if name[:2] not in ("01", "02", "03", "10"))
+    names = ["04_analysis"] if names is None else names
+    if not isinstance(names, list) or len({*map(str, names)}) < len(names):
+        raise InputError(f"notebooks: got {names!r}; allowed: a list of {', '.join(allowed)}, each once")
+    for name in names:
+        lookup(allowed, "notebooks", name)
+    return names
+
+
+def table(study: str, name: str) -> pd.DataFrame:
+    """One of the TABLES of all groups of a study together; one line of error that names the file when one is damaged, or when
+    groups do not go together: the same network twice with other values, or one arm with several settings."""
+    folder = study_folder(study) / "groups"
+    rows, others = lookup(TABLES, "table", name)
+    parts = [_read(path, [*rows, *others]) for path in sorted(folder.glob(f"*/*/{name}.csv"))]
+    if not parts:
+        raise InputError(f"study: {study!r} has no {name}.csv in {folder}; measure some networks first, with 03_metric.ipynb")
+    whole = pd.concat(parts, ignore_index=True).drop_duplicates(ignore_index=True)
+    twice = whole[whole.duplicated(rows)]
+    if len(twice):
+        network = " ".join(map(str, twice.iloc[0][KEYS]))
+        raise InputError(f"study: {folder} has {name} of {network} twice, with other values; delete one of the groups")
+    if name == "runs":
+        for setting in whole.columns.intersection([*Settings().saved()]).difference(KEYS):
+            for arm, values in whole.groupby(KEYS[:-1])[setting]:
+                if values.nunique(dropna=False) > 1:
+                    several = " and ".join(map(str, values.unique()))
+                    raise InputError(
+                        f"{setting}: {' '.join(arm)} in {folder} has {several}; "
+                        "allowed: one value per arm; give one of them a variant or another study"
+                    )
+    return whole
+
+
+def _read(path: Path, needed: list[str]) -> pd.DataFrame:
+    try:
+        part = pd.read_csv(path, dtype={name: str for name in TEXT}, keep_default_na=False, na_values=[""], low_memory=False)
+        if absent := [name for name in needed if name not in part]:
+            raise ValueError(f"it has no column {absent[0]}")
+        texts = [name for name in needed if name not in TEXT and not pd.api.types.is_numeric_dtype(part[name])]
+        if texts:
+            raise ValueError(f"{texts[0]} has text where numbers belong")
+        if not path.read_bytes().endswith(b"\n"):
+            raise ValueError("its last line is cut short")
+    except (ValueError, OSError) as error:
+        why = str(error).splitlines()[0]
+        raise InputError(f"study: {path} is damaged ({why}); delete it and measure its networks again") from None
+    return part.fillna({"note": ""})
+
+
+def select(table: pd.DataFrame, **where) -> pd.DataFrame:
+    """The rows in which every named column has a value, or one of several.
+
+    >>> rows = pd.DataFrame({"layer": ["hidden1", "hidden2", "readout"], "side": "both"})
+    >>> list(select(rows, layer=["hidden1", "readout"], side="both").index)
+    [0, 2]
+    """
+    for name, values in where.items():
+        several = isinstance(values, list | tuple | set | dict | pd.Index)
+        table = table[table[name].isin(list(values))] if several else table[table[name] == values]
+    return table
+
+
+def primary() -> dict:
+    """What config/primary.yaml declares: primary measures, the bound for a failed network, the original's values."""
+    return yaml.safe_load((data.ROOT / "config" / "primary.yaml").read_text())
+
+
+def final(history: pd.DataFrame, of: str = "sum_r2") -> pd.DataFrame:
+    """The last epoch of every network in a table of histories, with `failed`: its R² (`sum_r2` on x + y; `test_r2` on the goal of
+    that epoch) is below the declared bound, or not a number."""
+    last = history.groupby(KEYS, as_index=False).tail(1)
+    return last.assign(failed=~(last[of] >= primary()["failed_below"]))
+
+
+def mixed(networks: pd.DataFrame) -> list[str]:
+    """What the networks of a table `runs` should have in common and have not, a line each: code, versions, data, hardware."""
+    lines = []
+    for name in networks.columns.intersection(["code", "data", "device", "cpu", "gpu", *networks.filter(like="versions.")]):
+        values = networks[name].astype(object).fillna("none").astype(str)
+        if values.nunique() > 1:
+            parts = [f"{value} ({len(rows)} networks)" for value, rows in networks.groupby(values)]
+            lines.append(f"mixed {name}: {'; '.join(parts)}")
+    return lines
+
+
+def need(table: pd.DataFrame, notebook: str, arms: list[str]) -> None:
+    """One line of error unless a table has these arms, each `architecture regime`."""
+    absent = sorted(set(arms) - set(table["architecture"] + " " + table["regime"]))
+    if absent:
+        raise InputError(
+            f"study: it has no networks of {', '.join(absent)}; {notebook} needs {', '.join(arms)}, as config/paper.yaml has"
+        )
+
+
+def write(table: pd.DataFrame, study: str, name: str, **options) -> None:
+    """Write a derived table of a study, results/<study>/<name>, whole or not at all. Options are those of `to_csv`."""
+    runs.write_table(table, study_folder(study) / name, **options)
+
+
+if __name__ == "__main__":  # python -m modvar_lib.study CONFIG
+    command(lambda: print(read_config(sys.argv[1]).study))

@@ -1,0 +1,255 @@
+"""Does what is published still follow from what is committed? make verify
+
+Every analysis runs in an empty folder that has the groups' tables alone. The tables that it derives are the published ones (but
+for rounding: on another processor sums are taken in another order), what it prints is, and its figures are, pixel by pixel, on
+average. And the first epochs of one network of every architecture, trained again, have the published history, within BAND.
+"""
+
+import csv
+import functools
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from itertools import zip_longest
+from pathlib import Path
+
+import matplotlib.image
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+
+from modvar_lib import data, figures, goals, runs, study, training
+from modvar_lib.settings import Settings
+
+STUDY = "paper"
+TABLES, FIGURES = data.ROOT / "results" / STUDY, data.ROOT / "figures" / STUDY
+CONFIG = study.read_config(data.ROOT / "config" / f"{STUDY}.yaml")
+ANALYSES = [name for name in CONFIG.notebooks if name != "09_explore"]  # which derives nothing, from networks
+EXACT = 1e-12  # relative, of a number in a table
+PIXELS = 0.002  # mean difference of a figure, of the whole scale: letters may be drawn a hair's breadth apart
+LOSSES, BAND = ["train_mse", "test_mse", "sum_mse"], (1e-4, 1e-2)  # of a loss, relative, in the first and second epoch
+NETWORKS = {one.architecture: one for one in sorted(CONFIG.groups, key=lambda one: one.regime == "varying") if 0 in one.seeds}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def derived(request, tmp_path_factory):
+    """Of a notebook: the folder with what it makes and, in it, its executed copy. They start at once, on all cores that tests may
+    use."""
+
+    def execute(name):
+        folder = tmp_path_factory.mktemp(name)
+        (folder / STUDY).mkdir()
+        (folder / STUDY / "groups").symlink_to(TABLES / "groups")
+        words = ["papermill", "--no-progress-bar", f"notebooks/{name}.ipynb", str(folder / "out.ipynb"), "-p", "study", STUDY]
+        env = {**os.environ, "MODVAR_RESULTS": str(folder), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run([sys.executable, "-m", *words], cwd=data.ROOT, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return folder
+
+    params = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    chosen = {name for given in params for name in given.get("names", [given.get("name")]) if isinstance(name, str)}
+    with ThreadPoolExecutor(1 if "PYTEST_XDIST_WORKER" in os.environ else os.cpu_count()) as pool:
+        jobs = {name: pool.submit(execute, name) for name in ANALYSES if name in chosen}
+        yield lambda name: jobs[name].result()
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("architecture", NETWORKS)
+def test_a_published_network_begins_the_same_when_it_is_trained_again(architecture, splits):
+    """Seed 0 alone, for two epochs. Goals depend on the length of a schedule through its final phase only."""
+    row = study.select(published("runs"), **NETWORKS[architecture].runs()[0].model_dump(include=set(runs.KEYS)), seed=0)
+    (saved,) = json.loads(row.reindex(columns=list(Settings().saved())).dropna(axis=1).to_json(orient="records"))
+    short = saved | {"epochs": len(BAND), "final_epochs": 0}
+    (again,) = training.train(Settings.of_saved(short, device="cpu"), splits)
+    was = study.select(published("history"), **{key: saved[key] for key in runs.KEYS}).head(len(BAND))
+    for column in ("a", "b"):
+        assert np.array_equal(was[column], again.history[column], equal_nan=True)
+    apart = (again.history[LOSSES].to_numpy() / was[LOSSES].to_numpy() - 1).__abs__().max(axis=1)
+    assert (apart <= BAND).all(), apart
+
+
+@functools.cache
+def published(name: str) -> pd.DataFrame:
+    return study.table(STUDY, name)
+
+
+@pytest.fixture(autouse=True)
+def committed(monkeypatch):
+    monkeypatch.delenv("MODVAR_RESULTS")
+
+
+def cells(path: Path) -> list[list[str]]:
+    with open(path, newline="") as file:
+        return list(csv.reader(file))
+
+
+def close(was: str, now: str) -> bool:
+    """The same text, or the same number but for rounding."""
+    try:
+        return was == now or math.isclose(float(was), float(now), rel_tol=EXACT, abs_tol=1e-15)
+    except ValueError:
+        return False
+
+
+def differing(was: Path, now: Path) -> list[tuple]:
+    """(row, column, published, derived) of every cell that is not close."""
+    rows = enumerate(zip_longest(cells(was), cells(now), fillvalue=[]))
+    every = ((i, j, *pair) for i, both in rows for j, pair in enumerate(zip_longest(*both, fillvalue="nothing")))
+    return [cell for cell in every if not close(*cell[2:])]
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_every_table_is_derived_again(name, derived):
+    made = sorted((derived(name) / STUDY).glob("*.csv"))
+    assert made
+    for path in made:
+        assert differing(TABLES / path.name, path)[:3] == [], path.name
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_every_figure_is_drawn_again(name, derived):
+    made = sorted((derived(name) / STUDY / "figures").glob("*"))
+    assert made and {path.suffix for path in made} == {".png", ".svg"}
+    for path in made:
+        assert (FIGURES / path.name).is_file(), path.name
+        if path.suffix == ".png":
+            was, now = (matplotlib.image.imread(one) for one in (FIGURES / path.name, path))
+            assert was.shape == now.shape and np.abs(was - now).mean() < PIXELS, path.name
+            assert now.std() > 0.02  # something is drawn
+
+
+def shown(path: Path) -> list[list[str]]:
+    """The texts under each code cell: all that is printed, in one piece (a kernel may send several), and what is displayed."""
+    texts = []
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", []):
+            printed = "".join(o.text for o in cell.outputs if o.output_type == "stream")
+            displayed = [o.data for o in cell.outputs if o.output_type in ("display_data", "execute_result")]
+            printed = re.sub(r"(?m)^(results: |Python [\d.]+, ).*\n", "", printed)  # where, and versions
+            texts.append([printed, *(str(one.get("text/markdown") or one["text/plain"]) for one in displayed)])
+    return texts
+
+
+@pytest.mark.parametrize("name", ANALYSES)
+def test_every_text_is_printed_again(name, derived):
+    was, now = shown(TABLES / "notebooks" / f"{name}.ipynb"), shown(derived(name) / "out.ipynb")
+    assert len(was) == len(now) and sum(bool("".join(texts)) for texts in now) > 3
+    for number, (before, after) in enumerate(zip(was, now)):
+        assert before == after, f"code cell {number + 1}"
+
+
+@pytest.mark.parametrize("names", [ANALYSES])
+def test_nothing_is_published_that_nothing_makes(names, derived):
+    folders = [derived(name) / STUDY for name in names]
+    assert {p.name for p in TABLES.glob("*.csv")} == {p.name for folder in folders for p in folder.glob("*.csv")}
+    assert {p.name for p in FIGURES.iterdir()} == {p.name for folder in folders for p in folder.glob("figures/*")}
+    assert (TABLES / "headline.md").read_text() == (folders[0] / "headline.md").read_text()
+
+
+def test_the_study_is_whole():
+    """The arms that its config says, with the same seeds in all, by one torch; each arm by one commit, unchanged."""
+    about, measures, history = map(published, ("runs", "measures", "history"))
+    saved = pd.DataFrame([one.saved() for group in CONFIG.groups for one in group.runs()]).set_index(runs.KEYS).sort_index()
+    pd.testing.assert_frame_equal(about.set_index(runs.KEYS)[list(saved)].sort_index(), saved, check_dtype=False)
+    assert about.groupby("seed").size().nunique() == 1 and about["seed"].nunique() >= 16
+    assert len(history) == about["epochs"].sum() and len(measures.groupby(runs.KEYS)) == len(about)
+    assert about["versions.torch"].nunique() == 1 and not about["git.dirty"].any()
+    assert about.groupby(runs.KEYS[:-1])["git.commit"].nunique().eq(1).all()
+
+
+def test_the_first_epochs_of_a_long_schedule_are_those_of_a_short_one():
+    """What training again rests on, for every published arm."""
+    for group in CONFIG.groups:
+        short = group.model_copy(update={"epochs": len(BAND), "final_epochs": 0})
+        for epoch in range(len(BAND)):
+            both = [goals.goal(group.regime, epoch, 0, one) for one in (group, short)]
+            assert np.array_equal(*both) and goals.restart(epoch, group.regime, group) == goals.restart(
+                epoch, group.regime, short
+            )
+
+
+def test_executed_notebooks_have_no_errors_and_no_warnings():
+    for name in ("01_data", *CONFIG.notebooks):
+        read = nbformat.read(TABLES / "notebooks" / f"{name}.ipynb", as_version=4)
+        outputs = [output for cell in read.cells for output in cell.get("outputs", [])]
+        assert outputs and not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"], name
+        pictures = [o for o in outputs if "image/png" in o.get("data", {})]
+        assert all(len(o.metadata["image/png"]["alt"]) > 20 for o in pictures), name
+        assert all(not cell.metadata.get("execution") for cell in read.cells) and "papermill" not in read.metadata
+
+
+def test_the_explorers_networks_are_committed():
+    folders = runs.paths(STUDY)
+    assert {"MNIST-mlp-fixed", "MNIST-mlp-varying", "MNIST-towers-fixed"} <= {path.parent.name for path in folders}
+    for path in folders:
+        run = runs.load(path, STUDY)
+        last = study.select(published("history"), **run.key)["test_r2"].iloc[-1]
+        assert run.history["test_r2"].iloc[-1] == last
+
+
+README = (data.ROOT / "README.md").read_text()
+
+
+def test_the_readme_shows_the_headline():
+    table = (TABLES / "headline.md").read_text().strip()
+    assert table in README or all(row in README for row in table.splitlines()[2:4])
+
+
+def test_the_readmes_claims_are_in_the_tables_they_name():
+    """Each `n = 16: -0.11 (-0.13 to -0.10)` of the claims is a row of a table that its line links to."""
+    number = r"(-?\d+\.(\d+))"
+    claim = re.compile(rf"n = (\d+): {number} \({number} to {number}\)")
+    lines = [line for line in README.splitlines() if claim.search(line)]
+    assert len(lines) >= 5
+    for line in lines:
+        linked = re.findall(r"\((results/paper/[^)]+\.csv)\)", line)
+        tables = [pd.read_csv(data.ROOT / name)[["n", "difference", "low", "high"]].dropna() for name in linked]
+        made = {
+            (int(row.n), *(f"{value:.{places}f}" for value in row[1:]))
+            for table in tables
+            for row in table.itertuples(index=False)
+            for places in (2, 3)
+        }
+        for found in claim.finditer(line):
+            n, *values = found.group(1, 2, 4, 6)
+            assert (int(n), *values) in made, found.group()
+
+
+@pytest.mark.parametrize("path", sorted(FIGURES.glob("*.png")), ids=lambda path: path.stem)
+def test_a_figure_is_of_a_pages_width_and_says_what_it_shows_and_where_from(path):
+    from PIL import Image
+
+    picture = Image.open(path)
+    assert picture.width == round(figures.PAGE * figures.STYLE["savefig.dpi"])
+    words = picture.text
+    assert STUDY in words["Title"] and len(words["Description"]) > 40
+    notebook, tables = words["Source"].split(": ")
+    assert (data.ROOT / "notebooks" / notebook).is_file()
+    assert all((TABLES / name).exists() for name in tables.split(", "))
+    assert words["Description"][:30] in path.with_suffix(".svg").read_text()
+
+
+SPOILT = {3: float("nan"), 5: 0.49}
+
+
+def test_a_network_that_ends_in_nan_is_counted_as_failed_and_kept(results, monkeypatch):
+    """04 on the published tables, with one network's last R² made NaN and another's low."""
+    for path in sorted(TABLES.glob("groups/MNIST-mlp-*/*/*.csv")):
+        if path.parts[-3] in ("MNIST-mlp-fixed", "MNIST-mlp-varying") and path.stem in ("runs", "history", "measures"):
+            table = pd.read_csv(path, keep_default_na=False, na_values=[""])
+            if path.stem == "history":
+                last = (table["regime"] == "varying") & (table["epoch"] == 99) & table["seed"].isin(SPOILT)
+                table.loc[last, "sum_r2"] = table["seed"].map(SPOILT)
+            runs.write_table(table, results / "spoilt" / path.relative_to(TABLES))
+    monkeypatch.setenv("MODVAR_RESULTS", str(results))
+    words = ["papermill", "--no-progress-bar", "notebooks/04_analysis.ipynb", os.devnull, "-p", "study", "spoilt"]
+    subprocess.run([sys.executable, "-m", *words], cwd=data.ROOT, check=True, capture_output=True)
+    summary = pd.read_csv(results / "spoilt" / "summary.csv").set_index("regime")
+    counted = summary.loc["varying", ["networks", "failed", "n", "n_working"]]
+    assert counted.tolist() == [16, 2, 16, 14] and summary.loc["fixed", "failed"] == 0
+    assert pd.read_csv(results / "spoilt" / "difference.csv")["n"].tolist() == [16, 14]
