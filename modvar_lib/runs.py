@@ -68,10 +68,12 @@ class Run:
     def network(self, epochs: int | None = None) -> torch.nn.Module:
         """The trained network, on the CPU; or as it was after so many epochs: 0, or one of `frames`."""
         network, last = untrained(self.settings), self.settings.epochs
-        if epochs not in (None, 0, last, *self.frames):
+        if epochs in (None, last):
+            network.load_state_dict(self.weights)
+        elif epochs in self.frames:
+            network.load_state_dict(self.frames[epochs])
+        elif epochs != 0:
             raise InputError(f"epochs: got {epochs}; kept of {self.path.name}: {[0, *self.frames, last]}")
-        if epochs != 0:
-            network.load_state_dict(self.weights if epochs in (None, last) else self.frames[epochs])
         return network.eval()
 
 
@@ -178,7 +180,7 @@ def load(path: Path, study: str = "original") -> Run:
         run = Run(path, settings, history, load_file(path / name), provenance)
         run.network()
         name = "frames.safetensors"
-        run.network(max(run.frames, default=None))
+        run.network(max(run.frames, default=0))
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         if why.startswith(("architecture: got", "regime: got")):

@@ -81,7 +81,21 @@ def read_config(config: Path | str | dict) -> Config:
         for one in experiments
         for first in range(0, len(one.seeds), size)
     ]
+    for group in groups:
+        _same_settings(group)
     return Config(names[0][0], groups, _analyses(notebooks))
+
+
+def _same_settings(group: Settings) -> None:
+    """One line of error when the tables of a group are there, of networks with other settings."""
+    path, asked = runs.group_folder(group) / "runs.csv", group.runs()[0].saved()
+    there = _read(path, KEYS).iloc[0].to_dict() if path.is_file() else {}
+    for name, value in asked.items():
+        if there.get(name, value) != value:
+            raise InputError(
+                f"{name}: got {value!r}, but the networks of {path.parent} have {there[name]!r}; "
+                "allowed: the same value, another study or variant, or delete that folder"
+            )
 
 
 def _analyses(names) -> list[str]:
@@ -187,4 +201,6 @@ def write(table: pd.DataFrame, study: str, name: str, **options) -> None:
 
 
 if __name__ == "__main__":  # python -m modvar_lib.study CONFIG
-    command(lambda: print(read_config(sys.argv[1]).study))
+    from modvar_lib.notebook import own_code
+
+    command(lambda: (own_code(), print(read_config(sys.argv[1]).study)))

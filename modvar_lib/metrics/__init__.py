@@ -14,7 +14,7 @@ from importlib import import_module
 import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from modvar_lib import calibration, data
 from modvar_lib.errors import InputError, lookup
