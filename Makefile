@@ -86,6 +86,7 @@ lock: $(call ready,run)
 	UV_HTTP_RETRIES=0 UV_HTTP_TIMEOUT=20 uv pip install --quiet --torch-backend cpu --constraint requirements.lock torch torchvision 2> /dev/null || \
 	echo "PyTorch's index cannot be reached: torch comes with CUDA, which this machine does not need"; fi
 	@uv pip install --quiet --compile-bytecode --constraint requirements.lock --editable .
+	@mkdir -p .venv/etc/ipython && echo 'c.IPKernelApp.log_level = "ERROR"' > .venv/etc/ipython/ipython_kernel_config.py
 	@touch $@
 
 .venv/ready-%: .venv/ready-run
