@@ -23,7 +23,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # tests side by side share the cores
 
 
 def pytest_configure(config):
-    os.environ.pop("MODVAR_TTY", None)
+    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):  # a make that a test starts is not part of the one that started the tests
+        os.environ.pop(name, None)
     os.environ["MODVAR_RESULTS"] = config.modvar_results = tempfile.mkdtemp(prefix="modvar-")  # kernels inherit it
 
 
