@@ -93,7 +93,7 @@ def training_pairs(seed: int, epoch: int, count: int, digits_in_split: int = 60_
 
 
 def evaluation_pairs(seed: int, count: int, digits_in_split: int = 10_000) -> np.ndarray:
-    """[count, 4] rows (left, right, another left, another right) of the test split; a longer list starts with the shorter."""
+    """[count, 4] rows (left, right, another left, another right) of a split; a longer list starts with the shorter."""
     return rng("evaluation", seed).integers(digits_in_split, size=(count, 4))
 
 

@@ -5,9 +5,9 @@ when T[x, y] = f(x) + g(y). A goal of K outputs is a 10 x 10 x K table.
 A regime is a pure function (epoch, seed, schedule) -> goal, so it can be read and tested without training; it says itself
 whether the optimiser restarts with it.
 
-`fixed` and `varying` are the experiment's; the others are controls, each with one thing of `varying` and not the rest. In all
-of them the goal changes when it does in `varying`, from the same draws of a and b, and is x + y in the last `final_epochs`
-epochs; `weighted`, `both` and `interaction` have one goal throughout.
+`fixed` and `varying` are the experiment's; the others are controls, each with one thing of `varying` and not the rest. Goals
+that vary change when `varying` does, with the mean and the variance of its a·x + b·y where they can; but for `weighted`, `both`
+and `interaction`, with one goal throughout, all are x + y in the last `final_epochs` epochs.
 """
 
 import inspect

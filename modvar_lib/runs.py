@@ -3,7 +3,7 @@
 settings.json       what determines the network, the seed included
 history.csv         a row per epoch (columns: see training.train)
 weights.safetensors the final weights
-provenance.json     git commit, versions, hardware, threads, seconds, checksums of data and code
+provenance.json     git commit, versions, hardware, threads, seconds, checksums of data and of the code
 frames.safetensors  where `frames` asked for them: weights from within training, "<epochs done>/<name>", float16
 
 What is measured of the networks of a group goes to results/<study>/groups/<the same>/<first seed>-<last seed>/: see study.py.

@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from modvar_lib import data, goals, models
+from modvar_lib.errors import InputError
 from modvar_lib.settings import Settings
 
 COLUMNS = "epoch a b train_mse test_mse test_r2 sum_mse sum_r2".split()  # of a history
@@ -119,6 +120,8 @@ def train_lot(settings: Settings, splits: tuple[data.Digits, data.Digits], bar: 
         if goals.restart(epoch, settings.regime, settings):
             optimizer = fresh_optimizer()
         drawn = [goals.goal(settings.regime, epoch, seed, settings) for seed in seeds]
+        if any(goals.outputs(table) != outputs for table in drawn):
+            raise InputError(f"regime: {settings.regime} changes its number of outputs in epoch {epoch}; allowed: one throughout")
         tables = [goals.standardised(table) for table in drawn] if settings.standardise else drawn
         pairs = on_device(data.training_pairs(s, epoch, settings.pairs_per_epoch, len(training_digits)) for s in seeds)
         targets = targets_of(tables, training_digits, pairs)

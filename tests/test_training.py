@@ -218,3 +218,15 @@ def test_a_standardised_run_is_trained_on_standardised_goals(toy, splits):
         out = models.initial("mlp", 0)(data.halves(splits[0].images, pairs))
     error = (out - target).square().mean().item()
     assert trained.history["train_mse"][0] == pytest.approx(error, rel=1e-4)
+
+
+def test_a_regime_whose_outputs_change_in_number_is_one_line(toy, splits):
+    @goals.regime
+    def growing(epoch, seed, schedule):
+        return goals.SUM if epoch == 0 else goals.both(epoch, seed, schedule)
+
+    try:
+        with pytest.raises(ValueError, match="regime: growing changes its number of outputs in epoch 1"):
+            training.train(toy(regime="growing", epochs=2, final_epochs=0), splits)
+    finally:
+        del goals.REGIMES["growing"]
