@@ -191,7 +191,7 @@ def test_a_finished_group_with_other_seeds_or_settings_is_one_line(results):
     networks = pd.DataFrame([run.saved() for run in asked.runs()])
     runs.write_table(networks, runs.group_folder(asked) / "runs.csv")
     assert study.read_config(group).groups == [asked]
-    with pytest.raises(ValueError, match="seeds: got 000-002, but the networks of .* are 0, 1, 2"):
+    with pytest.raises(ValueError, match=r"seeds: got 000-002, but the networks of .* are 0, 1, 2"):
         study.read_config(group | {"seeds": [0, 2]})
-    with pytest.raises(ValueError, match="epochs: got 50, but the networks of .* have 100"):
+    with pytest.raises(ValueError, match=r"epochs: got 50, but the networks of .* have 100"):
         study.read_config(group | {"epochs": 50, "final_epochs": 10})
