@@ -87,17 +87,19 @@ def read_config(config: Path | str | dict) -> Config:
 
 
 def _same_settings(group: Settings) -> None:
-    """One line of error when the tables of a group are there, of networks with other settings."""
-    path, asked = runs.group_folder(group) / "runs.csv", group.runs()[0].saved()
-    there = _read(path, KEYS) if path.is_file() else pd.DataFrame(asked, index=[0])
-    if path.is_file() and set(there["seed"]) != set(group.seeds):
+    """One line of error when the tables of a group are there, of networks with other seeds or settings."""
+    path = runs.group_folder(group) / "runs.csv"
+    if not path.is_file():
+        return
+    there = _read(path, KEYS)
+    if set(there["seed"]) != set(group.seeds):
         seeds = ", ".join(map(str, there["seed"]))
         raise InputError(f"seeds: got {group.group}, but the networks of {path.parent} are {seeds}; delete that folder")
-    there = there.iloc[0].to_dict()
-    for name, value in asked.items():
-        if there.get(name, value) != value:
+    first = there.iloc[0].to_dict()
+    for name, value in group.runs()[0].saved().items():
+        if name != "seed" and first.get(name, value) != value:
             raise InputError(
-                f"{name}: got {value!r}, but the networks of {path.parent} have {there[name]!r}; "
+                f"{name}: got {value!r}, but the networks of {path.parent} have {first[name]!r}; "
                 "allowed: the same value, another study or variant, or delete that folder"
             )
 
