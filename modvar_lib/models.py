@@ -10,6 +10,7 @@ Letters: R replicas (seeds), B pairs in a batch, U units of a layer.
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -157,9 +158,10 @@ def turned(stacked: Tensor) -> Tensor:
     return stacked.mT if stacked.dim() == 3 else stacked
 
 
-def with_relu(linear_map: nn.Module) -> nn.Sequential:
-    """A layer: a linear map, then a ReLU."""
-    return nn.Sequential(OrderedDict(map=linear_map, relu=nn.ReLU()))
+def with_relu(linear_map: nn.Module, flat: bool = False) -> nn.Sequential:
+    """A layer: a linear map, then a ReLU; flat: of what comes in, whatever its shape, as one vector."""
+    before = {"flat": nn.Flatten()} if flat else {}
+    return nn.Sequential(OrderedDict(**before, map=linear_map, relu=nn.ReLU()))
 
 
 class _OneByOne(torch.autograd.Function):
@@ -196,13 +198,32 @@ class _OneByOne(torch.autograd.Function):
 
 
 class Stem(nn.Conv2d):
-    """A first convolution: one input channel, no padding."""
+    """A first convolution, of the digits side by side: one input channel, no padding."""
 
     def __init__(self, maps: int, size: int, stride: int):
         super().__init__(1, maps, size, stride=stride)
 
-    def forward(self, pictures: Tensor) -> Tensor:  # [B, 28, 56] -> [B, maps, height, width]
-        return _OneByOne.apply(pictures.unsqueeze(1), self.weight, self.bias, self.stride)
+    def forward(self, pairs: Tensor) -> Tensor:  # [B, digits, 28, 28] -> [B, maps, height, width]
+        return _OneByOne.apply(side_by_side(pairs).unsqueeze(1), self.weight, self.bias, self.stride)
+
+
+class Family(nn.Sequential):
+    """Layers one after the other, then the bottleneck and the readout.
+
+    `layers(digits, share)` says what they are, by name, for pictures of one digit or of a pair (the default), as wide as
+    documented or 1 / share of that: the rulers of a family are made from it, see `architectures.calibration`. The first layer
+    takes [B, digits, 28, 28], the last one gives [B, wide / share].
+    """
+
+    wide = 64
+
+    def __init__(self):
+        super().__init__(OrderedDict(self.layers()))
+        self.bottleneck, self.readout = nn.Linear(self.wide, 2), nn.Linear(2, 1)
+
+    @classmethod
+    def layers(cls, digits: int = 2, share: int = 1) -> Iterator[tuple[str, nn.Module]]:
+        raise NotImplementedError
 
 
 # The original says only "threw something up" with 2 nodes in the second-to-last layer. These defaults were chosen before any
@@ -213,26 +234,20 @@ class Stem(nn.Conv2d):
 
 
 @architecture
-class MLP(nn.Module):
+class MLP(Family):
     """1568-128-64-2-1, the plainest network for 28 x 56 pixels. 209,221 parameters; 209,026 multiply-adds a pair.
 
     Widths 128 and 64 are the usual ones of MNIST tutorials; every unit of `hidden1` can see both digits.
     """
 
-    def __init__(self):
-        super().__init__()
-        self.hidden1 = with_relu(nn.Linear(2 * 28 * 28, 128))
-        self.hidden2 = with_relu(nn.Linear(128, 64))
-        self.bottleneck = nn.Linear(64, 2)
-        self.readout = nn.Linear(2, 1)
-
-    def forward(self, pairs: Tensor) -> Tensor:  # [B, 2, 28, 28] -> [B, 1]
-        hidden = self.hidden2(self.hidden1(pairs.flatten(1)))
-        return self.readout(self.bottleneck(hidden))
+    @classmethod
+    def layers(cls, digits: int = 2, share: int = 1) -> Iterator[tuple[str, nn.Module]]:
+        yield "hidden1", with_relu(nn.Linear(digits * 28 * 28, 128 // share), flat=True)
+        yield "hidden2", with_relu(nn.Linear(128 // share, 64 // share))
 
 
 @architecture
-class CNN(nn.Module):
+class CNN(Family):
     """Two strided convolutions and a dense layer. 26,149 parameters; 81,154 multiply-adds a pair.
 
     `conv1` 8 maps of 5 x 5, stride 3 -> 8 x 18; `conv2` 16 maps of 3 x 3, stride 2 -> 3 x 8; `dense` 64. Strides take the
@@ -240,14 +255,8 @@ class CNN(nn.Module):
     seen by column j of conv1: 3j..3j+4 (j = 8 and 9 cross the seam), of conv2: 6j..6j+10 (j = 3 and 4 cross it); dense sees all.
     """
 
-    def __init__(self):
-        super().__init__()
-        self.conv1 = with_relu(Stem(8, 5, stride=3))
-        self.conv2 = with_relu(nn.Conv2d(8, 16, 3, stride=2))
-        self.dense = with_relu(nn.Linear(16 * 3 * 8, 64))
-        self.bottleneck = nn.Linear(64, 2)
-        self.readout = nn.Linear(2, 1)
-
-    def forward(self, pairs: Tensor) -> Tensor:  # [B, 2, 28, 28] -> [B, 1]
-        maps = self.conv2(self.conv1(side_by_side(pairs)))
-        return self.readout(self.bottleneck(self.dense(maps.flatten(1))))
+    @classmethod
+    def layers(cls, digits: int = 2, share: int = 1) -> Iterator[tuple[str, nn.Module]]:
+        yield "conv1", with_relu(Stem(8 // share, 5, stride=3))
+        yield "conv2", with_relu(nn.Conv2d(8 // share, 16 // share, 3, stride=2))
+        yield "dense", with_relu(nn.Linear(16 // share * 3 * (3, 8)[digits - 1], 64 // share), flat=True)

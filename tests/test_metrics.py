@@ -211,7 +211,7 @@ def test_a_network_that_diverged_has_every_row_and_the_reason(group, splits, wei
     _, (run, _), _ = group
     whole = metrics.measure(run, splits[1], pairs=50)
     weights = {name: value.clone() for name, value in run.weights.items()}
-    weights["hidden2.map.left.weight"][0, 0] = weight
+    weights["hidden2.map.left.map.weight"][0, 0] = weight
     lost = metrics.measure(replace(run, weights=weights), splits[1], pairs=50)
     keys = [*runs.KEYS, "copy", "layer", "place", "side", "measure"]
     assert lost[keys].equals(whole[keys]) and lost["value"].isna().all()

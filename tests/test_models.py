@@ -9,6 +9,7 @@ from modvar_lib.errors import InputError
 from modvar_lib.models import ARCHITECTURES, Replicas, activations, initial
 
 NAMES = list(ARCHITECTURES)
+TOWERS, SUMMED = ([name for name in NAMES if name.endswith(kind)] for kind in ("towers", "summed"))
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def test_layers_bottleneck_and_readout(name, pairs):
     assert torch.equal(seen["bottleneck", "pre"], seen["bottleneck", "post"])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in (*TOWERS, *SUMMED)])
 def test_sizes_and_layers_are_as_documented(name, pairs):
     network = initial(name, 0)
     with FlopCounterMode(display=False) as counted:
@@ -78,27 +79,36 @@ def test_tokens_meet_in_the_first_block_and_not_before(name):
     assert sides(tokens[1], pair) == 8 * [{"left", "right"}]
 
 
-def test_a_tower_does_not_depend_on_the_other_digit(pairs):
+@pytest.mark.parametrize("name", TOWERS)
+def test_a_tower_does_not_depend_on_the_other_digit(name, pairs):
     """Exactly: not its activations, not its gradients."""
-    network, exchanged = initial("towers", 0), pairs[0].clone()
+    network, exchanged = initial(name, 0), pairs[0].clone()
     exchanged[:, 1] = pairs[1, :, 1]
-    (_, before), (_, after) = (activations(network, p) for p in (pairs[0], exchanged))
-    for layer, units in (("hidden1", 64), ("hidden2", 32)):
-        for when in ("pre", "post"):
-            left, right = before[layer, when].split(units, 1)
-            assert torch.equal(left, after[layer, when][:, :units])
-            assert not torch.equal(right, after[layer, when][:, units:])
     pair = pairs[0].clone().requires_grad_()
-    _, seen = activations(network, pair)
-    for unit in (0, 31, 32, 63):
-        (gradient,) = torch.autograd.grad(seen["hidden2", "pre"][:, unit].sum(), pair, retain_graph=True)
-        own, other = (0, 1) if unit < 32 else (1, 0)
-        assert (gradient[:, other] == 0).all() and (gradient[:, own] != 0).any()
+    (_, before), (_, after) = (activations(network, p) for p in (pair, exchanged))
+    for layer, when in list(before)[:-4]:
+        (left, right), (same, other) = (seen[layer, when].chunk(2, 1) for seen in (before, after))
+        assert torch.equal(left, same) and not torch.equal(right, other)
+        (gradient,) = torch.autograd.grad(right.square().sum(), pair, retain_graph=True)
+        assert (gradient[:, 0] == 0).all() and (gradient[:, 1] != 0).any()
 
 
-def test_summed_is_symmetric(pairs):
+@pytest.mark.parametrize("name", TOWERS)
+def test_towers_are_half_as_wide_as_their_family(name):
+    family = "mlp" if name == "towers" else name.removesuffix("_towers")
+    wide, whole = (
+        {layer: seen.shape[1] for (layer, when), seen in activations(initial(n, 0), torch.zeros(1, 2, 28, 28))[1].items()}
+        for n in (name, family)
+    )
+    assert list(wide) == list(whole) and all(0.3 < wide[layer] / whole[layer] <= 1 for layer in whole)
+    last = list(whole)[-3]
+    assert wide[last] == whole[last]
+
+
+@pytest.mark.parametrize("name", SUMMED)
+def test_summed_is_symmetric(name, pairs):
     """Exactly: with the digits exchanged, every unit says the same."""
-    network = initial("summed", 0)
+    network = initial(name, 0)
     (out, seen), (again, mirrored) = (activations(network, p) for p in (pairs[0], pairs[0].flip(1)))
     assert torch.equal(out, again) and all(torch.equal(seen[tap], mirrored[tap]) for tap in seen)
 
@@ -139,9 +149,9 @@ def test_a_stem_is_a_convolution_alone_and_in_replicas():
     torch.manual_seed(0)
     stem, plain = models.Stem(8, 5, stride=3).double(), nn.Conv2d(1, 8, 5, stride=3).double()
     plain.load_state_dict(stem.state_dict())
-    pictures = torch.rand(3, 28, 56, dtype=torch.double, requires_grad=True)
+    pictures = torch.rand(3, 2, 28, 28, dtype=torch.double, requires_grad=True)
     theirs = pictures.detach().clone().requires_grad_()
-    ours, wanted = stem(pictures), plain(theirs.unsqueeze(1))
+    ours, wanted = stem(pictures), plain(torch.cat([theirs[:, 0], theirs[:, 1]], -1).unsqueeze(1))
     weights = torch.rand_like(ours)
     (ours * weights).sum().backward()
     (wanted * weights).sum().backward()

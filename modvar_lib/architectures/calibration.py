@@ -1,56 +1,65 @@
-"""Architectures whose modularity is known by construction: two towers, no sides at all, and doses in between."""
+"""Architectures whose modularity is known by construction: of each family two towers and no sides at all; of `mlp`, doses in
+between."""
+
+from collections import OrderedDict
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modvar_lib.models import MLP, architecture, with_relu
+from modvar_lib.architectures.modern import Mixer, ResNet, ViT
+from modvar_lib.models import CNN, MLP, Family, architecture
 
 
-class Halves(nn.Module):
-    """Two linear maps that never meet, one per half: [B, 2 * features] -> [B, 2 * units]."""
+class Sides(nn.Module):
+    """Two modules that never meet: the first half of the digits, channels, tokens or units is the left one's, [B, 2 n, ...]."""
 
-    def __init__(self, features: int, units: int):
+    def __init__(self, left: nn.Module, right: nn.Module):
         super().__init__()
-        self.left, self.right = nn.Linear(features, units), nn.Linear(features, units)
+        self.left, self.right = left, right
 
     def forward(self, pair: Tensor) -> Tensor:
-        left, right = pair.chunk(2, -1)
-        return torch.cat([self.left(left), self.right(right)], -1)
+        left, right = pair.chunk(2, 1)
+        return torch.cat([self.left(left), self.right(right)], 1)
 
 
-@architecture
-class Towers(nn.Module):
-    """Calibration, fully modular: `mlp` cut into two towers 784-64-32, one per digit, that meet in the bottleneck only. 104,773
-    parameters; 104,578 multiply-adds a pair.
+class Towers(Family):
+    """Calibration, fully modular: two networks of a family, one per digit, each half as wide, that meet in the bottleneck only:
+    none of their units sees across the seam, exactly. `towers` are those of `mlp`, 784-64-32 each; then `cnn_towers`, and so on.
+    Units of a layer: first the left tower's, then the right one's."""
 
-    Units of hidden1 and hidden2: first the left tower's half, then the right one's; none sees across the seam, exactly.
-    """
+    family: type[Family]
 
-    def __init__(self):
-        super().__init__()
-        self.hidden1, self.hidden2 = with_relu(Halves(28 * 28, 64)), with_relu(Halves(64, 32))
-        self.bottleneck, self.readout = nn.Linear(64, 2), nn.Linear(2, 1)
+    @classmethod
+    def layers(cls, digits: int = 2, share: int = 1) -> Iterator[tuple[str, nn.Module]]:
+        one_digit = {"digits": 1, "share": 2 * share}
+        for (name, left), (_, right) in zip(cls.family.layers(**one_digit), cls.family.layers(**one_digit)):
+            if isinstance(left, nn.Sequential):  # its last module is the nonlinearity
+                yield name, nn.Sequential(OrderedDict(map=Sides(left[:-1], right[:-1]), relu=left[-1]))
+            else:
+                yield name, Sides(left, right)
 
-    def forward(self, pairs: Tensor) -> Tensor:  # [B, 2, 28, 28] -> [B, 1]
-        return self.readout(self.bottleneck(self.hidden2(self.hidden1(pairs.flatten(1)))))
 
+class Summed(Family):
+    """Calibration, no sides at all: a network of a family on the pixel sum L + R. `summed` is that of `mlp`, 784-128-64-2-1; then
+    `cnn_summed`, and so on. Exchanging the digits changes nothing, exactly: every unit serves both sides alike. It cannot learn
+    a·x + b·y, a ≠ b."""
 
-@architecture
-class Summed(nn.Module):
-    """Calibration, no sides at all: `mlp` on the pixel sum L + R, 784-128-64-2-1. 108,869 parameters; 108,674 multiply-adds a
-    pair.
+    family: type[Family]
 
-    Exchanging the digits changes nothing, exactly: every unit serves both sides alike. It cannot learn a·x + b·y, a ≠ b.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.hidden1, self.hidden2 = with_relu(nn.Linear(28 * 28, 128)), with_relu(nn.Linear(128, 64))
-        self.bottleneck, self.readout = nn.Linear(64, 2), nn.Linear(2, 1)
+    @classmethod
+    def layers(cls, digits: int = 2, share: int = 1) -> Iterator[tuple[str, nn.Module]]:
+        return cls.family.layers(1, share)
 
     def forward(self, pairs: Tensor) -> Tensor:  # [B, 2, 28, 28] -> [B, 1]
-        return self.readout(self.bottleneck(self.hidden2(self.hidden1((pairs[:, 0] + pairs[:, 1]).flatten(1)))))
+        return super().forward(pairs.sum(1, keepdim=True))
+
+
+for family in (MLP, CNN, ResNet, ViT, Mixer):
+    for ruler in (Towers, Summed):
+        title = ruler.__name__ if family is MLP else f"{family.__name__}_{ruler.__name__}"
+        architecture(type(title, (ruler,), {"family": family, "wide": family.wide, "__doc__": ruler.__doc__}))
 
 
 class Across(nn.Linear):

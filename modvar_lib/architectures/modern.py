@@ -5,12 +5,12 @@ B, D]: mixing tokens is then one matrix product.
 """
 
 from collections import OrderedDict
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
-from modvar_lib.data import side_by_side
-from modvar_lib.models import Stem, architecture, with_relu
+from modvar_lib.models import Family, Stem, architecture, with_relu
 
 
 class Residual(nn.Module):
@@ -36,7 +36,7 @@ def two_layers(width: int, hidden: int, linear: type[nn.Linear] = nn.Linear) -> 
 
 
 @architecture
-class ResNet(nn.Module):
+class ResNet(Family):
     """A small residual convnet. 21,549 parameters; 301,122 multiply-adds a pair.
 
     `stem` 8 maps of 4 x 4, stride 4 -> 7 x 14; `block1` two 3 x 3 convolutions added to their input; `down` 16 maps of 3 x 3,
@@ -45,32 +45,30 @@ class ResNet(nn.Module):
     8j-12..8j+15 (j = 2 to 4); every column of block2 but the first and the last crosses; dense sees all.
     """
 
-    def __init__(self):
-        super().__init__()
-        self.stem = with_relu(Stem(8, 4, stride=4))
-        self.block1 = with_relu(two_convolutions(8))
-        self.down = with_relu(nn.Conv2d(8, 16, 3, stride=2, padding=1))
-        self.block2 = with_relu(two_convolutions(16))
-        self.dense = with_relu(nn.Linear(16 * 4 * 7, 32))
-        self.bottleneck, self.readout = nn.Linear(32, 2), nn.Linear(2, 1)
+    wide = 32
 
-    def forward(self, pairs: Tensor) -> Tensor:  # [B, 2, 28, 28] -> [B, 1]
-        maps = self.block2(self.down(self.block1(self.stem(side_by_side(pairs)))))
-        return self.readout(self.bottleneck(self.dense(maps.flatten(1))))
+    @classmethod
+    def layers(cls, digits: int = 2, share: int = 1) -> Iterator[tuple[str, nn.Module]]:
+        few, many = 8 // share, 16 // share
+        yield "stem", with_relu(Stem(few, 4, stride=4))
+        yield "block1", with_relu(two_convolutions(few))
+        yield "down", with_relu(nn.Conv2d(few, many, 3, stride=2, padding=1))
+        yield "block2", with_relu(two_convolutions(many))
+        yield "dense", with_relu(nn.Linear(many * 4 * (4, 7)[digits - 1], 32 // share), flat=True)
 
 
 class Patches(nn.Module):
-    """The eight 14 x 14 patches of a pair, each mapped to D numbers, plus a learned position: [B, 2, 28, 28] -> [B, 8, D]. Tokens
-    0 to 3 are the left digit's quarters, 4 to 7 the right one's: no patch crosses the seam."""
+    """The 14 x 14 patches of one or two digits, each mapped to D numbers, plus a learned position. [B, digits, 28, 28] -> [B, T,
+    D]. Of a pair, tokens 0 to 3 are the left digit's quarters, 4 to 7 the right one's: no patch crosses the seam."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, tokens: int = 8):
         super().__init__()
         self.map = nn.Linear(14 * 14, width)
-        self.position = nn.Parameter(0.02 * torch.randn(8, width))
+        self.position = nn.Parameter(0.02 * torch.randn(tokens, width))
 
     def forward(self, pairs: Tensor) -> Tensor:
-        tiles = pairs.unflatten(-1, (2, 14)).unflatten(-3, (2, 14))  # [B, 2, 2, 14, 2, 14]
-        tiles = tiles.permute(1, 2, 4, 0, 3, 5).reshape(8, -1, 14 * 14)
+        tiles = pairs.unflatten(-1, (2, 14)).unflatten(-3, (2, 14))  # [B, digits, 2, 14, 2, 14]
+        tiles = tiles.permute(1, 2, 4, 0, 3, 5).reshape(len(self.position), -1, 14 * 14)
         return (self.map(tiles) + self.position.unsqueeze(1)).transpose(0, 1)
 
 
@@ -120,7 +118,7 @@ class Mean(nn.Module):
 
 
 @architecture
-class ViT(nn.Module):
+class ViT(Family):
     """A patch transformer. 23,781 parameters; 189,506 multiply-adds a pair.
 
     `patches` eight 14 x 14 patches -> 8 tokens of 32 channels; `block1` and `block2` self-attention with 2 heads, then two layers
@@ -128,18 +126,19 @@ class ViT(nn.Module):
     crosses the seam; from block1's attention on, every token can see both digits.
     """
 
-    def __init__(self):
-        super().__init__()
-        self.patches = Patches(32)
-        self.block1, self.block2 = Block(32, self.across()), Block(32, self.across())
-        self.mean = Mean(32)
-        self.bottleneck, self.readout = nn.Linear(32, 2), nn.Linear(2, 1)
+    wide = 32
 
-    def across(self) -> nn.Module:  # what mixes tokens
-        return Attention(32, heads=2)
+    @classmethod
+    def layers(cls, digits: int = 2, share: int = 1) -> Iterator[tuple[str, nn.Module]]:
+        width, tokens = 32 // share, 4 * digits
+        yield "patches", Patches(width, tokens)
+        yield "block1", Block(width, cls.across(width, tokens))
+        yield "block2", Block(width, cls.across(width, tokens))
+        yield "mean", Mean(width)
 
-    def forward(self, pairs: Tensor) -> Tensor:  # [B, 2, 28, 28] -> [B, 1]
-        return self.readout(self.bottleneck(self.mean(self.block2(self.block1(self.patches(pairs))))))
+    @staticmethod
+    def across(width: int, tokens: int) -> nn.Module:  # what mixes tokens
+        return Attention(width, heads=width // 16)
 
 
 @architecture
@@ -150,5 +149,6 @@ class Mixer(ViT):
     plainest modern network in which one can point at the weights that mix the sides.
     """
 
-    def across(self) -> nn.Module:
-        return nn.Sequential(OrderedDict(inner=two_layers(8, 16, OverTokens)))
+    @staticmethod
+    def across(width: int, tokens: int) -> nn.Module:
+        return nn.Sequential(OrderedDict(inner=two_layers(tokens, 2 * tokens, OverTokens)))
