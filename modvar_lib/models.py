@@ -12,6 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import partial
 
 import torch
@@ -122,18 +123,16 @@ def initial(name: str, seed: int, outputs: int = 1) -> nn.Module:
 
 
 class Replicas:
-    """R networks of one architecture as one batched program.
+    """R networks of one architecture as one batched program; the networks themselves stay as they are.
 
     leaves: {name: [R, ...]}, what the optimiser steps. Matrices [R, out, in] are kept as [R, in, out], the order in which
     their gradients come: copying those into place would take a fifth of a training step.
     """
 
-    def __init__(self, name: str, seeds: tuple[int, ...], device: str = "cpu", outputs: int = 1):
-        networks = [initial(name, seed, outputs) for seed in seeds]
-        check(name, networks[0], outputs)
+    def __init__(self, networks: list[nn.Module], device: str = "cpu"):
         stacked, _ = stack_module_state(networks)
         self.leaves = {k: turned(v.detach()).contiguous().to(device).requires_grad_() for k, v in stacked.items()}
-        skeleton = networks[0].to("meta")
+        skeleton = deepcopy(networks[0]).to("meta")
         self._forward = vmap(lambda parameters, pairs: functional_call(skeleton, parameters, (pairs,)))
 
     def __call__(self, pairs: Tensor) -> Tensor:

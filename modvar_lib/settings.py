@@ -13,7 +13,7 @@ from modvar_lib.goals import REGIMES, Schedule
 from modvar_lib.models import ARCHITECTURES, OPTIMIZERS
 
 REGISTRIES = {"dataset": DATASETS, "architecture": ARCHITECTURES, "regime": REGIMES, "optimizer": OPTIMIZERS}
-BESIDES = dict.fromkeys(["untrained", "shuffled", "rotated", "shifted", "seen", "clusterability"])
+BESIDES = dict.fromkeys(["untrained", "shuffled", "rotated", "shifted", "seen", "clusterability", "transfer"])
 NOT_SAVED = {"study", "device", "frames", "also", "seeds"}  # they do not determine a run
 SEEDS = "whole numbers from 0 to 4294967295, each once, as a list or as text such as 0-3 or 0,2,5"
 MAX_SEEDS, MOST = 100_000, 10**9

@@ -101,7 +101,9 @@ def train_lot(settings: Settings, splits: tuple[data.Digits, data.Digits], bar: 
     device, seeds = settings.torch_device, settings.seeds
     training_digits, test_digits = splits
     outputs = goals.outputs(goals.goal(settings.regime, 0, seeds[0], settings))
-    replicas = models.Replicas(settings.architecture, seeds, device, outputs)
+    networks = [models.initial(settings.architecture, seed, outputs) for seed in seeds]
+    models.check(settings.architecture, networks[0], outputs)
+    replicas = models.Replicas(networks, device)
 
     def fresh_optimizer():
         return models.OPTIMIZERS[settings.optimizer](replicas.leaves.values(), lr=settings.learning_rate)

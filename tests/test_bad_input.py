@@ -42,7 +42,7 @@ BAD = {  # parameter of notebooks and config files: (values, what the line says 
     "penalty": ([-0.1, "none", float("nan")], "a number from 0"),
     "test_pairs": ([1], "a whole number from 2"),
     "frames": ([-1, "each"], "a whole number from 0"),
-    "also": (["everything", "seen,turned"], "untrained, shuffled, rotated, shifted, seen, clusterability"),
+    "also": (["everything", "seen,turned"], "untrained, shuffled, rotated, shifted, seen, clusterability, transfer"),
     "device": (["gpu", "cuda:99", None], "auto, cpu"),
 }
 TEXT = [(name, value, "text") for name in ("dataset", "architecture", "regime", "optimizer") for value in (None, True, 3)]

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from modvar_lib import data, metrics, models, runs, study, training
-from modvar_lib.metrics import activation_change
+from modvar_lib import data, goals, metrics, models, runs, study, training
+from modvar_lib.metrics import activation_change, transfer
 from modvar_lib.metrics.activation_change import score
 from modvar_lib.metrics.subject import Subject, anova
 
@@ -216,3 +216,32 @@ def test_a_network_that_diverged_has_every_row_and_the_reason(group, splits, wei
     keys = [*runs.KEYS, "copy", "layer", "place", "side", "measure"]
     assert lost[keys].equals(whole[keys]) and lost["value"].isna().all()
     assert lost["note"].str.startswith("the network diverged").all()
+
+
+def test_transfer_starts_from_the_network_and_learns(splits, monkeypatch):
+    """Step 0 against R² by numpy; the network stays as it was; of several outputs there is nothing to say."""
+    monkeypatch.setattr(transfer, "STEPS", (0, 40))
+    network = models.initial("mlp", 3)
+    weights = [p.clone() for p in network.parameters()]
+    before, after = (row["value"] for row in transfer.rows(network, splits, seed=3, test_pairs=500))
+    rows = data.evaluation_pairs(3, 500)[:, :2]
+    x, y = splits[1].labels.numpy()[rows].T
+    with torch.no_grad():
+        answer = network(data.halves(splits[1].images, torch.from_numpy(rows))).numpy()[:, 0]
+    r2 = []
+    for i in range(transfer.GOALS):
+        a, b = goals.drawn(0, 2**31 + i, goals.Schedule())
+        spread = np.sqrt(8.25 * (a * a + b * b))
+        wanted = 9 + (a * x + b * y - 4.5 * (a + b)) * np.sqrt(16.5) / spread
+        r2.append(1 - np.mean((answer - wanted) ** 2) / wanted.var())
+    assert before == pytest.approx(np.mean(r2), rel=1e-4) and after > before
+    assert all(torch.equal(p, q) for p, q in zip(weights, network.parameters()))
+    assert all(np.isnan(row["value"]) and row["note"] for row in transfer.rows(models.initial("mlp", 3, 2), splits, 3))
+
+
+def test_a_group_is_measured_for_transfer_where_asked(group, splits, monkeypatch):
+    monkeypatch.setattr(transfer, "STEPS", (0, 1))
+    settings, networks, _ = group
+    table = metrics.measure_group(settings.model_copy(update={"also": "transfer"}), networks[:1])["measures"]
+    found = study.select(table, measure=list(transfer.PROPERTIES))
+    assert list(found["copy"]) == ["trained"] * 2 + ["untrained"] * 2 and set(found["layer"]) == {"readout"}

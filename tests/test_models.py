@@ -173,7 +173,7 @@ def test_initial_weights_are_the_seeds_own_and_leave_the_global_state_alone(name
 
 @pytest.mark.parametrize("name", NAMES)
 def test_replicas_compute_what_single_networks_do(name, pairs):
-    replicas = Replicas(name, (5, 1, 9))
+    replicas = Replicas([initial(name, seed) for seed in (5, 1, 9)])
     for i, seed in enumerate((5, 1, 9)):
         assert torch.allclose(replicas(pairs)[i], initial(name, seed)(pairs[i]), atol=1e-6)
         weights = initial(name, seed).state_dict()
@@ -204,7 +204,7 @@ def test_buffers_are_refused(registry):
             self.bottleneck = nn.Sequential(nn.Linear(1568, 2), nn.BatchNorm1d(2))
 
     with pytest.raises(InputError, match=r"^architecture: normed has buffers"):
-        Replicas("normed", (0,))
+        models.check("normed", initial("normed", 0))
 
 
 def test_overwritten_activations_are_what_the_next_layer_sees_and_no_longer_afterwards(pairs):
@@ -221,4 +221,4 @@ def test_connections_are_the_weights_before_the_readout(name):
     network = initial(name, 0)
     maps = [module for module in network.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     counted = sum(module.weight.numel() for module in maps if module is not network.readout)
-    assert sum(weights[0].numel() for weights in Replicas(name, (0, 1)).connections()) == counted
+    assert sum(weights[0].numel() for weights in Replicas([network, initial(name, 1)]).connections()) == counted

@@ -1,8 +1,8 @@
 """Measures of a trained network, one file each. METRICS: {name: Metric}, from a `Subject` to tidy rows.
 
 A row is (layer, side, measure, value, note): `side` is left, right or both; `note` says why a value is NaN. Tables add the
-columns that name the network; `copy`, "trained" or what was done to it; and `place`, where a layer is. COSTLY holds
-`clusterability`, which costs more than all others together and is measured where it is asked for.
+columns that name the network; `copy`, "trained" or what was done to it; and `place`, where a layer is. `clusterability`, in
+COSTLY, and `transfer`, which trains, cost more than all others together: they are measured where `also` asks for them.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from modvar_lib import calibration, data
 from modvar_lib.errors import InputError, lookup
+from modvar_lib.metrics import transfer
 from modvar_lib.metrics.subject import Property, Subject, tidy  # noqa: F401 (for a measure of one's own)
 from modvar_lib.runs import KEYS, Run
 from modvar_lib.settings import Settings
@@ -96,6 +97,16 @@ def measure(run: Run, digits: data.Digits, pairs: int = PAIRS, copy: str = "trai
     return table.assign(copy="trained" if copy in COSTLY else copy)[COLUMNS]
 
 
+def measure_transfer(run: Run, splits: tuple[data.Digits, data.Digits]) -> pd.DataFrame:
+    """`transfer` of a network and of the same before its training (copy: untrained), a table with COLUMNS."""
+    parts = []
+    for copy, epochs in (("trained", None), ("untrained", 0)):
+        subject, note = _subject(run, splits[1], 20, epochs)
+        rows = transfer.rows(subject.network, splits, subject.seed)
+        parts.append(_table(run, subject, rows, note).assign(copy=copy))
+    return pd.concat(parts)[COLUMNS]
+
+
 def measure_training(run: Run, digits: data.Digits, pairs: int = 2000, epochs: tuple | None = None) -> pd.DataFrame:
     """A light set of measures through training, side `both`: before it, after those of `epochs` (None: all) of which the run has
     frames, and at the end. Columns: KEYS, epoch (so many are done), layer, place, side, measure, value (to six digits)."""
@@ -126,7 +137,13 @@ def measure_group(settings: Settings, runs: list[Run]) -> dict[str, pd.DataFrame
     and `units` of the first network."""
     splits, epochs = data.digits(settings.dataset), kept_epochs(settings)
     copies = ["trained", *filter(None, map(str.strip, settings.also.split(",")))]
-    jobs = [("measures", partial(measure, run, splits[copy != "seen"], copy=copy)) for run in runs for copy in copies]
+    jobs = [
+        ("measures", partial(measure_transfer, run, splits))
+        if copy == "transfer"
+        else ("measures", partial(measure, run, splits[copy != "seen"], copy=copy))
+        for run in runs
+        for copy in copies
+    ]
     if settings.frames:
         jobs += [("training", partial(measure_training, run, splits[1], epochs=epochs)) for run in runs]
         jobs += [("units", partial(measure_units, runs[0], splits[1], epochs=epochs))]
