@@ -82,6 +82,12 @@ def colours(regimes) -> dict[str, str]:
     return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(order) if name in set(regimes)}
 
 
+def arm_colours(arms) -> dict[str, str]:
+    """A colour for each of these arms: the experiment's own and the standardised ones always the same, all others grey."""
+    usual = ["fixed", "varying", "varying standardised", "tables standardised", "additive standardised", "factor standardised"]
+    return {name: COLOURS[usual.index(name)] if name in usual else GREY for name in dict.fromkeys(arms)}
+
+
 def headline(scores: pd.DataFrame, summary: pd.DataFrame, original: dict[str, list[float]], label: str) -> plt.Figure:
     """The score of every network by regime, with mean and interval, and the original's values beside. scores: architecture,
     regime, value, failed; summary: architecture, regime, networks, failed, mean, low, high."""
@@ -165,43 +171,72 @@ def approximation(table: pd.DataFrame, label: str) -> plt.Figure:
     return _finished(figure, label, palette, _sign("one network and side", ls="", marker="o"), _sign("equal", GREY))
 
 
-def dose(curve: pd.DataFrame, across: pd.DataFrame, layer: str, names: dict[str, str], label: str) -> plt.Figure:
-    """A panel for each measure: its mean and interval along the dose c, and other networks drawn across, in one layer. curve:
-    measure, layer, c, mean, low, high; across: the same with network for c; names: titles by measure."""
-    figure, axes = _panels(len(names), 3, 1.9)
-    looks = dict(zip(across["network"].unique(), ((COLOURS[1], "-"), (GREY, "--"), (COLOURS[2], ":"))))
+def readings(table: pd.DataFrame, original: dict[str, list[float]], label: str) -> plt.Figure:
+    """The plane of the two means, a point for each reading, and the box of the original's mean and spread. table: architecture,
+    tap, fixed, varying, chance, which is the area of a point."""
+    figure, axes = _panels(1, 1, 3.6)
+    ax, palette = axes[0][0], dict(zip(table["architecture"].unique(), COLOURS))
+    (x, dx), (y, dy) = original["fixed"], original["varying"]
+    ax.add_patch(plt.Rectangle((x - dx, y - dy), 2 * dx, 2 * dy, color=GREY, alpha=0.3, lw=0))
+    ax.axline((x, x), slope=1, color=GREY, lw=0.8, ls=":")
+    markers = {"after": "o", "before": "^"}
+    for (architecture, tap), part in table.groupby(["architecture", "tap"]):
+        looks = {"s": 8 + 120 * part["chance"], "alpha": 0.6, "marker": markers[tap], "linewidths": 0}
+        ax.scatter(part["fixed"], part["varying"], color=palette[architecture], **looks)
+    ax.set(xlabel="mean score of fixed", ylabel="mean score of varying", aspect="equal")
+    taps = [_sign(f"{tap} the nonlinearity", marker=marker, ls="") for tap, marker in markers.items()]
+    return _finished(figure, label, palette, *taps, _sign("original, mean ± spread", GREY, lw=6, alpha=0.3))
+
+
+def along(table: pd.DataFrame, names: dict[str, str], label: str) -> plt.Figure:
+    """A measure against R² on x + y along training: a panel for each measure, a line for each network since R² was last below
+    0.5, its end a point. table: measure, arm, seed, epoch, r2, value; names: titles by measure."""
+    figure, axes = _panels(len(names), min(3, len(names)), 2.6)
+    palette = arm_colours(table["arm"])
     for ax, (measure, title) in zip(axes.flat, names.items()):
-        rows = select(curve, measure=measure, layer=layer).sort_values("c")
-        at = np.sqrt(rows["c"])  # small doses apart
-        ax.fill_between(at, rows["low"], rows["high"], color=COLOURS[0], alpha=0.2, linewidth=0)
-        ax.plot(at, rows["mean"], "o-", color=COLOURS[0], ms=3)
-        for row in select(across, measure=measure, layer=layer).itertuples():
-            colour, dashes = looks[row.network]
-            ax.axhspan(row.low, row.high, color=colour, alpha=0.15, linewidth=0)
-            ax.axhline(row.mean, color=colour, ls=dashes, lw=1.2)
-        ax.set_xticks(at, [f"{c:g}".lstrip("0") or "0" for c in rows["c"]])
-        ax.set(title=title, ylim=(min(0, ax.get_ylim()[0]), None), xlabel="c of the weights across the sides")
-    key = [_sign(network, colour, ls=dashes) for network, (colour, dashes) in looks.items()]
-    return _finished(figure, label, {}, _sign("dose, x + y", COLOURS[0], marker="o"), *key)
+        for (arm, _), part in select(table, measure=measure).sort_values("epoch").groupby(["arm", "seed"], sort=False):
+            late = part[(part["r2"] < 0.5)[::-1].cumsum()[::-1] == 0]
+            ax.plot(late["r2"], late["value"], color=palette[arm], lw=0.6, alpha=0.45)
+            ax.plot(late["r2"].tail(1), late["value"].tail(1), "o", color=palette[arm], ms=3)
+        ax.set(xlim=(0.5, 1), xlabel="held-out R² on x + y", ylabel=title)
+    return _finished(figure, label, palette, _sign("one network, training", lw=0.8), _sign("its end", ls="", marker="o"))
 
 
-def placed(table: pd.DataFrame, names: dict[str, str], label: str) -> plt.Figure:
-    """From towers with their units mixed (0) to towers (1), with intervals: a panel for each layer, a line for each measure.
-    table: layer, measure, regime, share, share_low, share_high."""
-    table = table.rename(columns={"share": "mean", "share_low": "low", "share_high": "high"})
-    palette, panels = colours(table["regime"]), table["layer"].nunique()
-    figure, axes = _panels(panels, panels, 0.34 * len(names) + 0.5, sharey=True, sharex=True)
-    for ax, (layer, part) in zip(axes[0], table.groupby("layer", sort=False)):
-        for k, (regime, colour) in enumerate(palette.items()):
-            at = np.arange(len(names)) + 0.2 * (k - (len(palette) - 1) / 2)
-            rows = select(part, regime=regime).set_index("measure").reindex(names)
-            _means(ax, at, rows, colour, along="x", fmt="o", ms=4)
-        for end in (0, 1):
-            ax.axvline(end, color=GREY, lw=0.8, ls=":")
-        ax.set(title=layer, xlabel="0: towers with units mixed, 1: towers")
-    axes[0][0].set_yticks(range(len(names)), list(names.values()))
-    axes[0][0].invert_yaxis()
-    return _finished(figure, label, palette)
+def contrasts(table: pd.DataFrame, margin: float, xlabel: str, label: str) -> plt.Figure:
+    """Differences with both of their intervals, a line each; the band of equivalence is grey. table: name, n, difference, low,
+    high (bootstrap), t_low, t_high, verdict, in order from above."""
+    figure, axes = _panels(1, 1, 0.3 * len(table) + 0.5)
+    ax, at = axes[0][0], np.arange(len(table))
+    ax.axvspan(-margin, margin, color=GREY, alpha=0.2, lw=0)
+    ax.axvline(0, color="k", lw=0.8)
+    shade = [GREY if word in ("not shown", "equivalent") else COLOURS[0] for word in table["verdict"]]
+    ax.hlines(at, table["t_low"], table["t_high"], color=shade, lw=1)
+    ax.hlines(at, table["low"], table["high"], color=shade, lw=3, alpha=0.5)
+    ax.scatter(table["difference"], at, color=shade, s=16, zorder=3)
+    words = [f"{row.verdict}, n = {row.n}" for row in table.itertuples()]
+    for y, text in zip(at, words):
+        ax.text(1.01, y, text, transform=ax.get_yaxis_transform(), fontsize=7, va="center")
+    ax.set_yticks(at, table["name"])
+    ax.set(ylim=(len(table) - 0.5, -0.5), xlabel=xlabel)
+    key = _sign("BCa bootstrap, 95 %", lw=3, alpha=0.5), _sign("Student's t, 95 %", lw=1)
+    return _finished(figure, label, {}, *key, _sign(f"equivalent: within ± {margin:g}", GREY, lw=6, alpha=0.3))
+
+
+def ruler(table: pd.DataFrame, order: list[str], xlabel: str, label: str) -> plt.Figure:
+    """Networks on the scale of one measure: a panel for each architecture, a line for each kind of network. values: architecture,
+    network, mean, low, high; order: kinds from above."""
+    architectures = list(table["architecture"].unique())
+    figure, axes = _panels(len(architectures), min(3, len(architectures)), 0.2 * len(order) + 0.7, sharex=True, sharey=True)
+    palette = arm_colours(order)
+    for ax, architecture in zip(axes.flat, architectures):
+        rows = select(table, architecture=architecture).set_index("network").reindex(order)
+        for y, network in enumerate(order):
+            _means(ax, [y], rows.loc[[network]], palette[network], along="x", fmt="o", ms=4)
+        ax.axvline(0, color=GREY, lw=0.8, ls=":")
+        ax.set(title=architecture, xlabel=xlabel)
+    axes[0][0].set_yticks(range(len(order)), order)
+    axes[0][0].set_ylim(len(order) - 0.5, -0.5)
+    return _finished(figure, label, {}, _sign("mean, 95 % t interval", marker="o"))
 
 
 def regimes(values: pd.DataFrame, summary: pd.DataFrame, order: list, names: dict[str, str], label: str) -> plt.Figure:

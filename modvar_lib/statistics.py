@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, stats
+from scipy import stats
 
 CONFIDENCE = 0.95
 RESAMPLES = 9999
@@ -65,6 +65,51 @@ def holm(p) -> np.ndarray:
     return adjusted
 
 
+def verdict(difference: dict, margin: float, p: float | None = None) -> str:
+    """What is said of a `paired_difference`: more or less, if both of its intervals exclude 0 and p (default: its own) is below
+    0.05; equivalent, if both are within ± margin; else not shown. So where the intervals disagree, the more cautious word.
+
+    >>> bounds = {"low": 0.01, "t_low": 0.02, "high": 0.04, "t_high": 0.05, "p": 0.01}
+    >>> verdict(bounds, margin=0.05), verdict(bounds, margin=0.05, p=0.1), verdict(bounds, margin=0.03, p=0.1)
+    ('more', 'equivalent', 'not shown')
+    """
+    low, high = min(difference["low"], difference["t_low"]), max(difference["high"], difference["t_high"])
+    clear = (difference["p"] if p is None else p) < 1 - CONFIDENCE
+    if clear and (low > 0 or high < 0):
+        return "more" if low > 0 else "less"
+    return "equivalent" if -margin <= low and high <= margin else "not shown"
+
+
+def at_equal_error(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """Networks of two arms, matched by seed, where their errors are equal. Of each pair, r is the lower of the two final R²: that
+    network is read at its end, the other where its R² first reaches r, linearly between the kept moments around that point.
+
+    first, second: columns seed, epoch, r2, value. A row per seed of both: r2, first, second; NaN where there is no such point.
+
+    >>> slow = pd.DataFrame({"seed": 0, "epoch": [1, 2], "r2": [0.2, 0.6], "value": [0.0, 0.5]})
+    >>> fast = pd.DataFrame({"seed": 0, "epoch": [1, 2], "r2": [0.4, 0.8], "value": [0.1, 0.9]})
+    >>> at_equal_error(slow, fast).round(2).to_dict("records")
+    [{'r2': 0.6, 'first': 0.5, 'second': 0.5}]
+    """
+    rows = {}
+    for seed in sorted(set(first["seed"]) & set(second["seed"])):
+        curves = [table[table["seed"] == seed].sort_values("epoch")[["r2", "value"]].to_numpy() for table in (first, second)]
+        r2 = min(curve[-1, 0] for curve in curves)
+        rows[seed] = {"r2": r2, **dict(zip(("first", "second"), (_reached(curve, r2) for curve in curves)))}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["r2", "first", "second"])
+
+
+def _reached(curve: np.ndarray, r2: float) -> float:
+    """The value where a curve of (R², value) first reaches r2."""
+    if curve[-1, 0] == r2:
+        return curve[-1, 1]
+    after = np.flatnonzero(curve[:, 0] >= r2)
+    if not len(after) or after[0] == 0:
+        return np.nan
+    (r2_before, before), (r2_after, value) = curve[after[0] - 1 : after[0] + 1]
+    return before + (value - before) * (r2 - r2_before) / (r2_after - r2_before)
+
+
 def summary(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """`describe` of the column `value` for every group: columns of `by`, then n, mean, sd, low, high.
 
@@ -100,32 +145,3 @@ def in_and_out(table: pd.DataFrame, by: list[str], first: str = "fixed", second:
     rows = [differences(part, by, first, second).assign(networks=kept) for kept, part in parts.items()]
     order = [*by, "networks", "n", "difference", "low", "high", "p", "d", "note"]
     return pd.concat(rows)[order].sort_values(by, kind="stable", ignore_index=True)
-
-
-def on_scale(values: pd.Series, doses: list[float], arms: list[pd.Series], low: pd.Series, rng: int = 0) -> dict[str, float]:
-    """Where a group of networks sits on a calibrated scale, each number with a percentile bootstrap interval over networks.
-
-    share: (mean - mean of `low`) / (mean of the first arm - mean of `low`); 0 at `low`, 1 at the first arm, not bounded. NaN
-    where a group has fewer than 2 networks, or the two ends are the same.
-    dose: where the monotone (isotonic) fit of the arms' means over `doses` has the mean of `values`, within the doses.
-    """
-
-    def place(values, low, *arms):
-        means = np.array([arm.mean() for arm in arms])
-        rises = bool(means[-1] > means[0])
-        fitted = optimize.isotonic_regression(means, increasing=rises).x
-        order = slice(None) if rises else slice(None, None, -1)  # rising
-        dose = np.interp(values.mean(), fitted[order], np.array(doses)[order])
-        return (values.mean() - low.mean()) / (means[0] - low.mean()), dose
-
-    groups = [np.asarray(group, dtype=float) for group in (values, low, *arms)]
-    names = ("share", "share_low", "share_high", "dose", "dose_low", "dose_high")
-    if min(len(group) for group in groups) < 2 or np.isclose(groups[1].mean(), groups[2].mean()):
-        return {"n": len(groups[0]), **dict.fromkeys(names, np.nan)}
-    random = np.random.default_rng(rng)
-    drawn = [place(*(random.choice(group, len(group)) for group in groups)) for _ in range(1999)]
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low_, high = np.percentile(drawn, [tail, 100 - tail], axis=0)
-    share, dose = place(*groups)
-    values = (share, low_[0], high[0], dose, low_[1], high[1])
-    return {"n": len(groups[0]), **dict(zip(names, map(float, values)))}

@@ -169,6 +169,23 @@ def select(table: pd.DataFrame, **where) -> pd.DataFrame:
     return table
 
 
+def arms(table: pd.DataFrame) -> pd.Series:
+    """What networks of one architecture were trained on, in words: the regime, and the variant where it is not the default.
+
+    >>> arms(pd.DataFrame({"regime": ["fixed", "varying"], "variant": ["default", "standardised"]})).to_list()
+    ['fixed', 'varying standardised']
+    """
+    variant = table["variant"].where(table["variant"] != "default", "")
+    return (table["regime"] + " " + variant).str.strip()
+
+
+def along(training: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
+    """A table `training` with `r2`, on x + y after so many epochs, and `arm`; without the moment before the first epoch."""
+    r2 = history.assign(epoch=history["epoch"] + 1, r2=history["sum_r2"])[[*KEYS, "epoch", "r2"]]
+    table = training.merge(r2, on=[*KEYS, "epoch"])
+    return table.assign(arm=arms(table))
+
+
 def primary() -> dict:
     """What config/primary.yaml declares: primary measures, the bound for a failed network, the original's values."""
     return yaml.safe_load((data.ROOT / "config" / "primary.yaml").read_text())

@@ -52,6 +52,39 @@ def test_a_saved_figure_is_the_same_every_time_and_says_what_it_shows(tmp_path):
         assert first == second and b"one line that rises" in first and b"04_analysis.ipynb: summary.csv" in first
 
 
+def test_a_contrast_shows_both_intervals_and_the_word():
+    numbers = {
+        "difference": -0.2,
+        "low": -0.3,
+        "high": -0.1,
+        "t_low": -0.32,
+        "t_high": -0.08,
+        "n": 16,
+        "verdict": "less",
+        "name": "a - b",
+    }
+    (ax,) = figures.contrasts(pd.DataFrame([numbers]), 0.05, "difference", "toy").axes
+    spans = [tuple(part.get_segments()[0][:, 0]) for part in ax.collections[:2]]
+    assert spans == [(-0.32, -0.08), (-0.3, -0.1)] and ax.texts[0].get_text() == "less, n = 16"
+
+
+def test_along_shows_the_last_stretch_above_a_half():
+    table = pd.DataFrame({"r2": [0.6, 0.3, 0.7, 0.9], "value": [9, 9, 1, 2], "epoch": [1, 2, 3, 4]})
+    (ax,) = figures.along(table.assign(arm="fixed", seed=0, measure="m"), {"m": "M"}, "toy").axes
+    line, end = ax.lines
+    assert line.get_xydata().tolist() == [[0.7, 1], [0.9, 2]] and end.get_xydata().tolist() == [[0.9, 2]]
+
+
+def test_readings_lie_in_the_plane_of_the_two_means():
+    table = pd.DataFrame(
+        {"architecture": "cnn", "tap": ["before", "after"], "fixed": [0.7, 0.6], "varying": [0.5, 0.55], "chance": [0.5, 0]}
+    )
+    (ax,) = figures.readings(table, {"fixed": [0.68, 0.02], "varying": [0.55, 0.05]}, "toy").axes
+    assert sorted(tuple(points.get_offsets()[0]) for points in ax.collections) == [(0.6, 0.55), (0.7, 0.5)]
+    box = ax.patches[0]
+    assert (*box.get_xy(), box.get_width(), box.get_height()) == pytest.approx((0.66, 0.5, 0.04, 0.1))
+
+
 def units(regime):
     """Three units that begin alike and come to serve the right, both, and the left digit."""
     table = pd.DataFrame([(e, u) for e in (0, 2, 4) for u in range(3)], columns=["epoch", "unit"])

@@ -4,7 +4,7 @@ import pytest
 from scipy import stats
 
 from modvar_lib import metrics
-from modvar_lib.statistics import describe, differences, holm, in_and_out, on_scale, paired_difference
+from modvar_lib.statistics import at_equal_error, describe, differences, holm, in_and_out, paired_difference, verdict
 
 
 def test_describe_by_hand():
@@ -50,17 +50,32 @@ def test_no_effect_is_not_found_and_a_large_one_is():
     assert paired_difference(first, first - 1 + 0.1 * noise.normal(size=16))["p"] < 0.001
 
 
-@pytest.mark.parametrize("sign", [1, -1])
-def test_places_on_a_scale_by_hand(sign):
-    """Rising or falling, with a pair of neighbours that the monotone fit pools."""
-    doses = [0.0, 0.05, 0.1, 0.2, 0.5, 1.0]
-    arms = [sign * pd.Series([m, m]) for m in (1, 0.88, 0.92, 0.7, 0.6, 0.5)]
-    for value, dose in ((0.95, 0.025), (0.8, 0.15), (0.4, 1.0)):
-        found = on_scale(sign * pd.Series([value, value]), doses, arms, sign * pd.Series([0.0, 0]))
-        assert found["dose"] == pytest.approx(dose)
-        assert found["share"] == found["share_low"] == found["share_high"] == pytest.approx(value)
-    same = on_scale(pd.Series([1.0, 2]), doses, arms, arms[0] + 1e-12)
-    assert np.isnan([same["share"], same["dose"]]).all()
+def curve(seed, *points):
+    """Of (R², value), an epoch each."""
+    return pd.DataFrame(points, columns=["r2", "value"]).assign(seed=seed, epoch=range(1, len(points) + 1))
+
+
+def test_at_equal_error_by_hand():
+    """The better network, whichever it is, where it first reaches the R² at which the other ended; none that began above."""
+    slow = pd.concat([curve(0, (0.1, 1), (0.5, 2)), curve(1, (0.3, 5), (0.9, 6)), curve(2, (0.2, 0), (0.3, 1))])
+    fast = pd.concat(
+        [curve(0, (0.4, 3), (0.6, 7), (0.2, 9), (0.8, 8)), curve(1, (0.2, 0), (0.7, 4)), curve(2, (0.6, 2), (0.9, 3))]
+    )
+    found = at_equal_error(slow.sample(frac=1, random_state=0), fast)
+    assert found["r2"].tolist() == [0.5, 0.7, 0.3]
+    assert found["first"].tolist() == pytest.approx([2, 5 + 2 / 3, 1])
+    assert found["second"].tolist() == pytest.approx([5, 4, np.nan], nan_ok=True)
+
+
+def test_the_verdict_is_the_more_cautious_of_two_intervals():
+    def said(low, high, t_low, t_high, p=0.001):
+        return verdict({"low": low, "high": high, "t_low": t_low, "t_high": t_high, "p": p}, margin=0.05)
+
+    assert said(0.1, 0.3, 0.1, 0.3) == "more" and said(-0.3, -0.1, -0.3, -0.1) == "less"
+    assert said(0.1, 0.3, -0.1, 0.3) == said(0.1, 0.3, 0.1, 0.3, p=0.06) == "not shown"
+    assert said(-0.04, 0.04, -0.05, 0.05) == "equivalent" and said(-0.04, 0.04, -0.06, 0.05) == "not shown"
+    nan = float("nan")
+    assert said(nan, nan, nan, nan, nan) == "not shown"
 
 
 def test_differences_in_and_out_of_failures():
