@@ -154,23 +154,6 @@ def curves(history: pd.DataFrame, switches: list[int], label: str, floor: float 
     return _finished(figure, label, palette, *key)
 
 
-def approximation(table: pd.DataFrame, label: str) -> plt.Figure:
-    """The score against its approximation, a panel for each layer. table: layer, regime, activation_change,
-    activation_change_expected."""
-    both, palette, panels = (
-        ["activation_change", "activation_change_expected"],
-        colours(table["regime"]),
-        table["layer"].nunique(),
-    )
-    figure, axes = _panels(panels, panels, 2.5)
-    for ax, (layer, part) in zip(axes[0], table.groupby("layer", sort=False)):
-        sns.scatterplot(part, x=both[0], y=both[1], **HUE, palette=palette, s=10, alpha=0.6, linewidth=0, ax=ax)
-        ends = part[both].min().min() - 0.03, part[both].max().max() + 0.03
-        ax.plot(ends, ends, color=GREY, lw=0.8)
-        ax.set(xlim=ends, ylim=ends, aspect="equal", title=layer, xlabel="score", ylabel="approximation")
-    return _finished(figure, label, palette, _sign("one network and side", ls="", marker="o"), _sign("equal", GREY))
-
-
 def readings(table: pd.DataFrame, original: dict[str, list[float]], label: str) -> plt.Figure:
     """The plane of the two means, a point for each reading, and the box of the original's mean and spread. table: architecture,
     tap, fixed, varying, chance, which is the area of a point."""

@@ -3,14 +3,13 @@
 settings.json       what determines the network, the seed included
 history.csv         a row per epoch (columns: see training.train)
 weights.safetensors the final weights
-provenance.json     git commit, versions, hardware, threads, seconds, checksums of data and of the code
+provenance.json     git commit, versions, hardware, threads, seconds, checksums of the data
 frames.safetensors  where `frames` asked for them: weights from within training, "<epochs done>/<name>", float16
 
 What is measured of the networks of a group goes to results/<study>/groups/<the same>/<first seed>-<last seed>/: see study.py.
 """
 
 import hashlib
-import inspect
 import json
 import os
 import platform
@@ -32,7 +31,6 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from modvar_lib import data, goals, models, training
-from modvar_lib.architectures import calibration, modern
 from modvar_lib.errors import InputError
 from modvar_lib.settings import Settings
 from modvar_lib.training import Trained
@@ -226,7 +224,6 @@ def provenance(trained: Trained) -> dict:
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "git": {"commit": commit.removesuffix("-dirty"), "dirty": commit.endswith("-dirty")} if commit else None,
-        "code": code(trained.settings),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("torch", "torchvision", "numpy", "pandas", "scipy")},
         "device": trained.device,
@@ -237,23 +234,6 @@ def provenance(trained: Trained) -> dict:
         "group_seconds": round(trained.seconds, 1),
         "data": data.checksums(trained.settings.dataset),
     }
-
-
-def code(settings: Settings) -> str:
-    """A checksum of the code that trains; after a +, that of an architecture or a regime of one's own."""
-    parts = models.ARCHITECTURES[settings.architecture], goals.REGIMES[settings.regime]
-    others = [part for part in parts if not part.__module__.startswith("modvar_lib")]
-    return "+".join(_digest(some) for some in ([goals, data, models, calibration, modern, training], others) if some)
-
-
-def _digest(parts: list) -> str:
-    sources = b""
-    for part in parts:
-        try:
-            sources += inspect.getsource(part).encode()
-        except (OSError, TypeError):  # a class that a notebook defines
-            sources += part.__qualname__.encode()
-    return hashlib.sha256(sources).hexdigest()[:12]
 
 
 def tables(networks: list[Run]) -> dict[str, pd.DataFrame]:

@@ -198,17 +198,6 @@ def final(history: pd.DataFrame, of: str = "sum_r2") -> pd.DataFrame:
     return last.assign(failed=~(last[of] >= primary()["failed_below"]))
 
 
-def mixed(networks: pd.DataFrame) -> list[str]:
-    """What the networks of a table `runs` should have in common and have not, a line each: code, versions, data, hardware."""
-    lines = []
-    for name in networks.columns.intersection(["code", "data", "device", "cpu", "gpu", *networks.filter(like="versions.")]):
-        values = networks[name].astype(object).fillna("none").astype(str)
-        if values.nunique() > 1:
-            parts = [f"{value} ({len(rows)} networks)" for value, rows in networks.groupby(values)]
-            lines.append(f"mixed {name}: {'; '.join(parts)}")
-    return lines
-
-
 def need(table: pd.DataFrame, notebook: str, arms: list[str]) -> None:
     """One line of error unless a table has these arms, each `architecture regime`."""
     absent = sorted(set(arms) - set(table["architecture"] + " " + table["regime"]))

@@ -41,7 +41,7 @@ def test_the_projects_configs_are_studies(path):
 def rows(settings: Settings, **values) -> dict[str, pd.DataFrame]:
     """Tables of a group, as 03_metric leaves them."""
     names = [{k: one.saved()[k] for k in runs.KEYS} for one in settings.runs()]
-    about = pd.DataFrame([{**one.saved(), "code": "abc", "cpu": "x"} for one in settings.runs()])
+    about = pd.DataFrame([{**one.saved(), "cpu": "x"} for one in settings.runs()])
     history = pd.DataFrame([{**n, "epoch": e, "test_r2": 0.9, "sum_r2": 0.9} for n in names for e in range(2)])
     row = {"copy": "trained", "layer": "pooled", "place": "pooled", "side": "both", "measure": "m", "value": 0.5, "note": ""}
     measures = pd.DataFrame([{**n, **row, "measure": m, **values} for n in names for m in ("m", "n")])
@@ -162,14 +162,6 @@ def test_failed_networks_are_counted_and_kept():
     final = study.final(history).set_index("seed")["failed"]
     assert final.to_dict() == {0: False, 1: True, 2: True, 3: True, 4: False}
     assert not study.final(history, "test_r2")["failed"].any()
-
-
-def test_networks_of_other_code_data_or_versions_are_named(groups):
-    table = study.table("s", "runs")
-    assert study.mixed(table) == []
-    table.loc[table["regime"] == "varying", "cpu"] = "another"
-    (line,) = study.mixed(table)
-    assert line == "mixed cpu: another (2 networks); x (4 networks)"
 
 
 def test_arms_that_a_notebook_needs(groups):
