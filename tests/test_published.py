@@ -200,7 +200,7 @@ CLAIMS = re.findall(r"(?ms)^\d\. .*?(?=^\d\. |\n\n)", README)
 
 @pytest.mark.parametrize("item", CLAIMS, ids=lambda item: item[:1])
 def test_the_readmes_claims_are_in_the_tables_they_name(item):
-    """Each `n = 16: -0.11 (-0.13 to -0.10)` is a row of a table that the claim links to; any other number is somewhere in them."""
+    """Each `n = 16: -0.11 (-0.13 to -0.10)` is a row of a table that the claim links to; other numbers are in them, too."""
     tables = [pd.read_csv(data.ROOT / name) for name in re.findall(r"\((results/paper/[^)]+\.csv)\)", item)]
     number = r"(-?\d+\.\d+)"
     claim = re.compile(rf"n = (\d+): {number} \({number} to {number}\)")
