@@ -23,7 +23,6 @@ EXECUTED = f"{STUDY}/notebooks"
 CLEAN = "nbstripout --keep-output --keep-count --extra-keys 'metadata.papermill cell.metadata.papermill metadata.language_info.version'"
 GROUPS = {(group.arm, group.group): group for group in CONFIG.groups}
 TABLES = [f"{STUDY}/groups/{arm}/{span}/{name}.csv" for arm, span in GROUPS for name in ("runs", "history", "measures")]
-RARE = {"max_coefficient": 8, "test_pairs": 5000}  # not among the notebooks' parameters, unless the config changes them
 
 
 def execute(name, parameters, group=""):
@@ -36,7 +35,6 @@ def execute(name, parameters, group=""):
 def train_and_measure(arm, span):
     """Likewise 02 and 03, with the same parameters."""
     values = GROUPS[arm, span].model_dump() | {"seeds": ",".join(map(str, GROUPS[arm, span].seeds))}
-    values = {name: value for name, value in values.items() if RARE.get(name) != value}
     return "; ".join(execute(name, values, f"-{arm}-{span}") for name in ("02_train", "03_metric"))
 
 

@@ -29,7 +29,7 @@ CONFIG = {
     "regime": ["fixed", "varying"],
     "seeds": "0-1",
     "group_size": 2,
-    **{name: value for name, value in TOY.items() if name != "test_pairs"},
+    **TOY,
     "frames": 2,
 }
 OWN = """

@@ -14,7 +14,7 @@ from modvar_lib.settings import Settings
 
 SOURCES = sorted((data.ROOT / "notebooks").glob("*.ipynb"))
 HERE = Path(__file__).parent
-ALL_PARAMETERS = set(Settings.model_fields) - {"max_coefficient", "test_pairs"}
+ALL_PARAMETERS = set(Settings.model_fields)
 every_notebook = pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
 
 
