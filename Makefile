@@ -49,7 +49,7 @@ test-all: $(call ready,run test)
 	@pytest --numprocesses auto --maxprocesses 4 --no-loadscope-reorder
 
 verify: $(call ready,run test)
-	@pytest tests/test_published.py
+	@pytest -m "not slow" tests/test_published.py
 
 lab: $(call ready,run lab)
 	@cd notebooks && jupyter lab $(LAB)

@@ -22,6 +22,7 @@ STUDY = os.path.relpath(runs.study_folder(CONFIG.study))
 EXECUTED = f"{STUDY}/notebooks"
 CLEAN = "nbstripout --keep-output --keep-count --extra-keys 'metadata.papermill cell.metadata.papermill metadata.language_info.version'"
 GROUPS = {(group.arm, group.group): group for group in CONFIG.groups}
+ALONE = {"01_data": CONFIG.groups[0].dataset, "11_positive_control": ""}  # what is read by those that read no groups
 TABLES = [f"{STUDY}/groups/{arm}/{span}/{name}.csv" for arm, span in GROUPS for name in ("runs", "history", "measures")]
 
 
@@ -45,7 +46,7 @@ def analyse(name):
 
 
 def stamp(name):
-    of = CONFIG.groups[0].dataset if name == "01_data" else (sorted(GROUPS), Path("config/primary.yaml").read_bytes())
+    of = ALONE[name] if name in ALONE else (sorted(GROUPS), Path("config/primary.yaml").read_bytes())
     digest = sha256(str(of).encode() + Path(f"notebooks/{name}.ipynb").read_bytes()).hexdigest()
     return f"{STUDY}/done/{name}-{digest[:12]}"
 
@@ -66,7 +67,7 @@ rule group:
 
 
 rule analysis:
-    input: lambda w: [ancient(path) for path in ([] if w.name == "01_data" else TABLES)]
+    input: lambda w: [ancient(path) for path in ([] if w.name in ALONE else TABLES)]
     output: touch(f"{STUDY}/done/{{name}}-{{digest}}")
     params: lambda w: analyse(w.name)
     shell: "rm -f {STUDY:q}/done/{wildcards.name}-*; mkdir -p {EXECUTED:q}; {params[0]}"
