@@ -24,6 +24,7 @@ def build(study: str) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         source, site = Path(temporary, "source"), Path(temporary, "site")
         shutil.copytree(ROOT / "book", source)
+        shutil.copytree(ROOT / "figures" / "paper", source / "figures", ignore=shutil.ignore_patterns("*.svg"))
         (source / "notebooks").mkdir()
         for original in sorted((ROOT / "notebooks").glob("*.ipynb")):
             executed = sorted(folder.glob(f"notebooks/{original.stem}*.ipynb"))
