@@ -214,6 +214,48 @@ def test_the_readmes_claims_are_in_the_tables_they_name(item):
     assert set(others) <= cells
 
 
+def test_the_article_says_what_the_tables_say():
+    def table(name, **where):
+        return study.select(pd.read_csv(TABLES / name), **where)
+
+    def change(name, **where):
+        (row,) = table(name, **where).itertuples()
+        return f"{row.difference:.2f}", f"({row.low:.2f} to {row.high:.2f})"
+
+    words = " ".join((data.ROOT / "book" / "article.md").read_text().split())
+    score = table("summary.csv").set_index(["architecture", "regime"])["mean"].map("{:.2f}".format)
+    readings = table("readings.csv")
+    primary = study.primary()["second"]["measure"]
+    sizes = table("sizes.csv", measure=primary).set_index("arm")["mean"].map("{:.2f}".format)
+    circuits = (
+        table("positive_control.csv", measure="selectivity minus chance").groupby("regime")["value"].mean().map("{:.2f}".format)
+    )
+    beside = {
+        "architecture": "mlp",
+        "networks": "neither failed",
+        "contrast": "varying standardised - fixed",
+        "read": "at equal error",
+    }
+    equal = change("score_matched.csv", measure="activation_change", arm="varying", read="at equal error")
+    declared, by_variance = (change("matched.csv", measure=one, **beside) for one in (primary, "side_selectivity_above_chance"))
+    for said in (
+        f"from {score['mlp', 'fixed']} to {score['mlp', 'varying']}",
+        f"is up to {readings['chance'].max():.2f}. Under {len(readings)} *readings*",
+        f"{(readings['chance'] > 0.2).sum()} give a chance above 0.2",
+        f"{score['towers', 'fixed']}, against {score['mlp', 'fixed']} for `fixed` and {score['mlp', 'varying']} for `varying`",
+        f"{equal[0]} (95 % interval {equal[1][1:]}",
+        f"{circuits['varying']} against {circuits['fixed']}",
+        f"selectivity minus chance is {sizes['fixed']}",
+        f"as they come it is {sizes['varying']}",
+        f"Then it is {sizes['varying standardised']}",
+        f"`varying` minus `fixed` is {' '.join(declared)}",
+        f"the difference is {' '.join(by_variance)}",
+        f"(`fixed`) | {sizes['fixed']} |",
+        *(f"(`{arm}`) | {sizes[f'{arm} standardised']} |" for arm in ("additive", "varying", "factor", "tables")),
+    ):
+        assert said in words, said
+
+
 def test_the_readme_makes_claims_and_counts_networks():
     assert len(CLAIMS) >= 4 and sum("n = 16" in item for item in CLAIMS) >= 4
     about = published("runs")
