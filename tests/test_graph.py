@@ -58,7 +58,7 @@ def units(subject):
 metrics.METRICS["units"] = metrics.Metric(units, {"units": metrics.Property(1, 1e6, ())})
 """
 NEEDED = ("modvar_lib", "notebooks", "config", "profiles", "book", "Makefile", "Snakefile", "pyproject.toml", "requirements.lock")
-NEEDED += ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")
+NEEDED += ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "figures")  # figures: the article shows them
 
 
 class Project:
