@@ -20,7 +20,7 @@ except InputError as error:
 
 STUDY = os.path.relpath(runs.study_folder(CONFIG.study))
 EXECUTED = f"{STUDY}/notebooks"
-CLEAN = "nbstripout --keep-output --keep-count --extra-keys 'metadata.papermill cell.metadata.papermill metadata.language_info.version'"
+CLEAN = "nbstripout --keep-output --keep-count --extra-keys 'metadata.widgets metadata.papermill cell.metadata.papermill metadata.language_info.version'"
 GROUPS = {(group.arm, group.group): group for group in CONFIG.groups}
 ALONE = {"01_data": CONFIG.groups[0].dataset, "11_positive_control": ""}  # what is read by those that read no groups
 TABLES = [f"{STUDY}/groups/{arm}/{span}/{name}.csv" for arm, span in GROUPS for name in ("runs", "history", "measures")]

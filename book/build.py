@@ -1,5 +1,6 @@
 """Build the site of a study from its executed notebooks: python book/build.py STUDY. It lands in results/<study>/book/."""
 
+import json
 import re
 import shutil
 import sys
@@ -9,11 +10,22 @@ from pathlib import Path
 import nbformat
 from sphinx.cmd.build import main as sphinx
 
+from modvar_lib import explorer, runs
 from modvar_lib.data import ROOT
 from modvar_lib.errors import InputError, command
 from modvar_lib.runs import study_folder
 
 AS_THEY_ARE = "01_data", "02_train", "03_metric", "10_your_own"  # shown without outputs where no executed copy is
+
+
+def explored() -> str:
+    """The explorer with the networks of the published study, in one piece with the page, so that it works from a disk."""
+    networks = [(runs.load(path, "paper"), None) for path in sorted((ROOT / "results" / "paper" / "runs").glob("*/seed-*"))]
+    if not networks:
+        return ""
+    start = f'const root = document.getElementById("explorer"), data = {json.dumps(explorer.packed(networks))};'
+    script = f'<script type="module">\n{explorer.SCRIPT.read_text()}\n{start}\nroot.explorer = mount(root, data);\n</script>'
+    return f'```{{raw}} html\n<div id="explorer"></div>\n{script}\n```'
 
 
 def build(study: str) -> None:
@@ -40,6 +52,8 @@ def build(study: str) -> None:
                         cell.source = re.sub(r"\[([^]]*)\]\(\.\./[^)]*\)", r"\1", cell.source)
                 nbformat.write(page, source / "notebooks" / original.name)
         headline = folder / "headline.md"
+        article = source / "article.md"
+        article.write_text(article.read_text().replace("<!-- explorer -->", explored()))
         (source / "headline.md").write_text(headline.read_text() if headline.exists() else "")
         if sphinx(["-q", "-d", f"{temporary}/doctrees", "-D", f"html_title=modvar: {study}", str(source), str(site)]):
             raise InputError("book: Sphinx could not build it; see above")

@@ -15,13 +15,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-import torch
 from IPython.display import display
 from matplotlib.colors import LinearSegmentedColormap
 
-from modvar_lib import data, models, runs
-from modvar_lib.metrics.activation_change import score
-from modvar_lib.metrics.subject import Subject
+from modvar_lib import data, runs
 from modvar_lib.study import select
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]  # Okabe and Ito: safe for colour-blind readers
@@ -309,38 +306,6 @@ def film(units: pd.DataFrame, goals: dict[int, str], label: str) -> plt.Figure:
     shades = plt.cm.ScalarMappable(plt.Normalize(-1, 1), SIDES.reversed())
     bar = figure.colorbar(shades, ax=axes, shrink=0.7, label="digit served, (V_L - V_R) / V")
     bar.set_ticks([-0.97, 0, 0.97], labels=["right", "both", "left"])
-    return _finished(figure, label, {})
-
-
-def exchange(subject: Subject, rows: torch.Tensor, label: str) -> plt.Figure:
-    """One digit of a pair is exchanged: both pictures with the network's answers, and the units of every layer but the readout,
-    from those that serve the left digit (blue) to those that serve the right one (orange); grey units serve both alike. A unit is
-    as strong as its activation, or the change of it; a layer's title has its score (nan: silent).
-
-    subject: the network, with the draws that say which digit a unit serves. rows: the pair before and after, as rows (left,
-    right) of the subject's digits, [2, 2].
-    """
-    pairs, labels = data.halves(subject.digits.images, rows), subject.digits.labels[rows].tolist()
-    with torch.no_grad():
-        answers, activations = models.activations(subject.network, pairs)
-        variances = {layer: anova for layer, anova in subject.anova.items() if layer != "readout"}
-    figure = plt.figure(figsize=(PAGE, 0.5 + 0.8 * len(variances)), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=[1, 2])
-    for i, ax in enumerate(left.subplots(2)):
-        ax.imshow(data.side_by_side(pairs)[i], cmap="gray_r")
-        answer = ", ".join(f"{value:.1f}" for value in answers[i])
-        xlabel = "x = {}, y = {}; answer {}".format(*labels[i], answer)
-        ax.set(xticks=[], yticks=[], ylabel=("before", "after")[i], xlabel=xlabel)
-    for ax, (layer, anova) in zip(right.subplots(len(variances), squeeze=False)[:, 0], variances.items()):
-        before, after = activations[layer, "post"]
-        balance = ((anova.left - anova.right) / anova.total).nan_to_num().numpy()
-        order = np.argsort(-balance)
-        strength = torch.stack([before, after, after - before]).abs().numpy()[:, order]
-        _picture(ax, balance[order], strength / max(strength.max(), 1e-12))
-        ax.set_title(f"{layer}, {len(order)} units: score {score(before, after):.2f}", loc="left")
-        ax.set_yticks(range(3), ["before", "after", "change"])
-        ax.set_xticks([])
-    ax.set_xlabel("units, from those that serve the left digit to those that serve the right")
     return _finished(figure, label, {})
 
 

@@ -12,8 +12,11 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import torch
 
-from modvar_lib import data, runs
+from modvar_lib import data, models, runs
+from modvar_lib.errors import InputError
+from modvar_lib.explorer import packed
 from modvar_lib.settings import Settings
 
 STUDY = "paper"
@@ -91,7 +94,7 @@ def test_a_study_without_notebooks_is_one_line(results):
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1400])
-@pytest.mark.parametrize("name", ["index", "notebooks/04_analysis", "notebooks/07_controls"])
+@pytest.mark.parametrize("name", ["index", "article", "notebooks/04_analysis", "notebooks/07_controls"])
 def test_a_page_is_usable_by_everybody(site, browser, name, width, scheme):
     """By axe's rules, on a phone and on a desk; nothing is wider than the screen; formulas are drawn without a network."""
     from axe_playwright_python.sync_playwright import Axe
@@ -107,9 +110,68 @@ def test_a_page_is_usable_by_everybody(site, browser, name, width, scheme):
     page.close()
 
 
+@pytest.fixture
+def explorer(site, browser):
+    """The article from the disk, offline; the name of what a script of the page's own can reach the explorer by."""
+    page = browser.new_page(viewport={"width": 900, "height": 900}, offline=True)
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(f"file://{site / 'article.html'}")
+    page.locator(".explorer canvas.units").first.wait_for(timeout=20_000)
+    yield page
+    assert not errors
+    page.close()
+
+
+def test_the_explorer_in_the_browser_agrees_with_pytorch(explorer):
+    """Every activation of every network, to 1e-3, with weights rounded as the page has them."""
+    paths = sorted((data.ROOT / "results" / STUDY / "runs").glob("*/seed-*"))
+    _, digits = data.digits("MNIST")
+    rows = [int(torch.where(digits.labels == digit)[0][example]) for digit in range(10) for example in range(3)]
+    for n, path in enumerate(paths):
+        network = runs.load(path, STUDY).network()
+        for parameter in network.parameters():
+            parameter.data = parameter.data.half().float()
+        for left, right in ((0, 29), (17, 4)):
+            with torch.no_grad():
+                pair = torch.tensor([[rows[left], rows[right]]])
+                _, seen = models.activations(network, data.halves(digits.images, pair))
+            shown = explorer.evaluate(
+                "([n, l, r]) => document.querySelector('#explorer').explorer.activations(n, l, r)", [n, left, right]
+            )
+            for layer, values in zip((value[0] for (_, when), value in seen.items() if when == "post"), shown, strict=True):
+                assert torch.allclose(layer, torch.tensor(values), atol=1e-3 * max(1, float(layer.abs().max())))
+
+
+def test_the_explorer_answers_to_keys_and_to_a_pen(explorer):
+    """Exchange, choose, another network, draw: each changes what is said and shown."""
+    said = explorer.locator(".explorer .answer")
+
+    def changed(use):
+        before = said.inner_text()
+        use()
+        assert said.inner_text() != before
+        return said.inner_text()
+
+    def draw():
+        box = explorer.locator("canvas.digit").first.bounding_box()
+        explorer.mouse.move(box["x"] + 56, box["y"] + 20)
+        explorer.mouse.down()
+        explorer.mouse.move(box["x"] + 56, box["y"] + 90, steps=5)
+        explorer.mouse.up()
+
+    assert "Before: 3 and 9" in said.inner_text() and "After: 3 and 4" in said.inner_text()
+    explorer.get_by_label("right digit: choose").focus()
+    assert "After: 3 and 7" in changed(lambda: explorer.keyboard.type("7"))
+    changed(lambda: explorer.locator("select.network").select_option(index=1))
+    explorer.get_by_role("button", name="clear the left digit").focus()
+    assert "your and 7" in changed(lambda: explorer.keyboard.press("Enter"))
+    changed(draw)
+
+
 @pytest.mark.slow
 def test_the_explorer_answers_in_jupyterlab(browser, results, tmp_path):
-    """Run all cells, then use its controls: the picture changes, and nothing is an error."""
+    """Run all cells, then use its controls: what it says changes, and nothing is an error."""
     sizes = {"epochs": 4, "period": 2, "final_epochs": 1, "pairs_per_epoch": 3000, "device": "cpu"}
     runs.complete(Settings(study="toy", regime="varying", frames=2, **sizes))
     runs.complete(Settings(study="toy", architecture="towers", **sizes))
@@ -133,20 +195,21 @@ def test_the_explorer_answers_in_jupyterlab(browser, results, tmp_path):
         page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=120_000)
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_text("Run All Cells", exact=True).click()
-        image = ".jupyter-widgets img"
-        page.locator(image).first.wait_for(timeout=120_000)
-        controls = {
-            "side": lambda: page.get_by_label("side", exact=True).first.select_option("left"),
-            "network": lambda: page.get_by_label("network", exact=True).first.select_option(index=1),
-            "a slider": lambda: page.locator(".jupyter-widgets .noUi-handle").last.press("ArrowLeft"),
-        }
-        for name, use in controls.items():
-            before = page.locator(image).first.get_attribute("src")
+        page.locator(".explorer canvas.units").first.wait_for(timeout=120_000)
+        said = page.locator(".explorer .answer")
+        for use in (
+            lambda: page.get_by_role("button", name="exchange the left digit").click(),
+            lambda: page.locator("select.network").select_option(index=1),
+        ):
+            before = said.inner_text()
             use()
-            changed = "old => document.querySelector('.jupyter-widgets img')?.src != old"
-            page.wait_for_function(changed, arg=before, timeout=30_000)
-            page.locator(image).first.wait_for(timeout=30_000)
-            assert page.locator("text=Traceback").count() == 0, name
+            assert said.inner_text() != before and page.locator("text=Traceback").count() == 0
     finally:
         os.killpg(lab.pid, signal.SIGTERM)
         lab.wait(30)
+
+
+def test_an_explorer_of_convolutions_alone_is_one_line(results):
+    (run,) = runs.complete(Settings(study="toy", architecture="cnn", epochs=1, pairs_per_epoch=256, test_pairs=100, device="cpu"))
+    with pytest.raises(InputError, match="^networks: none has layers that are matrices"):
+        packed([(run, None)])

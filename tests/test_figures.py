@@ -1,17 +1,12 @@
 """Figures: fit for a page and for a colour-blind reader, the same bytes every time, and what they show is what is measured."""
 
-import re
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from matplotlib.colors import to_rgb
 
-from modvar_lib import data, figures, models
-from modvar_lib.metrics.activation_change import score
-from modvar_lib.metrics.subject import Subject
+from modvar_lib import figures
 
 
 @pytest.fixture(autouse=True)
@@ -102,22 +97,3 @@ def test_the_film_follows_the_epochs():
     assert np.allclose(picture[:, 0], picture[:, 1]) and (picture[0, 1] != picture[0, 2]).any()
     words = " ".join(text.get_text() for ax in figure.axes for text in ax.texts)
     assert "x - 2y" in words and "x + y" in words
-
-
-def test_an_exchange_shows_what_the_measures_see(splits):
-    """Labels, answers and scores of the very pair; units in the order of the side they serve."""
-    network, digits = models.initial("towers", 0), splits[1]
-    draws = torch.from_numpy(data.evaluation_pairs(0, 200, len(digits)))
-    rows = torch.tensor([[3, 7], [11, 7]])
-    figure = figures.exchange(Subject(network, digits, draws), rows, "toy")
-    with torch.no_grad():
-        answers, seen = models.activations(network, data.halves(digits.images, rows))
-    words = " ".join(ax.get_xlabel() for ax in figure.axes)
-    for pair, answer in zip(digits.labels[rows].tolist(), answers[:, 0].tolist()):
-        assert re.search(rf"x = {pair[0]}, y = {pair[1]}; answer {answer:.1f}", words)
-    titles = {title.split(",")[0]: title for ax in figure.axes if (title := ax.get_title(loc="left"))}
-    assert list(titles) == ["hidden1", "hidden2", "bottleneck"]
-    for layer, title in titles.items():
-        assert title.endswith(f"score {score(*seen[layer, 'post']):.2f}")
-    change = figure.axes[3].images[0].get_array()[2, :, :3]  # of hidden2: the left digit was exchanged
-    assert (change[:32] != 1).any() and np.allclose(change[-32:], 1)
