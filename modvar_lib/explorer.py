@@ -16,7 +16,7 @@ from modvar_lib.metrics.weights import affine_map
 from modvar_lib.runs import Run
 
 SCRIPT = data.ROOT / "book" / "explorer.js"
-EXAMPLES, DRAWS, MOST = 3, 1000, 300_000  # pictures per digit; draws that say which digit a unit serves; weights of a network
+EXAMPLES, DRAWS, MOST = 3, 1000, 300_000  # pictures per digit; draws that say which digit a unit serves; weights of a layer
 
 
 class Explorer(anywidget.AnyWidget):
@@ -42,9 +42,10 @@ def packed(networks: list[tuple[Run, int | None]]) -> dict:
 
 def _network(run: Run, done: int | None, digits: data.Digits) -> dict | None:
     model, seed, layers, before = run.network(done), run.settings.seed, [], PIXELS
-    if sum(p.numel() for p in model.parameters()) > MOST:
-        return None
     subject = Subject(model, digits, torch.from_numpy(data.evaluation_pairs(seed, DRAWS, len(digits))), seed)
+    widths = [2 * 28 * 28, *(len(parts.mean) for parts in subject.anova.values())]
+    if max(inputs * units for inputs, units in zip(widths, widths[1:])) > MOST:
+        return None
     for name, module in model.named_children():
         affine, relu = affine_map(model, before, name), isinstance(module, nn.Sequential) and isinstance(module[-1], nn.ReLU)
         if not affine or not (relu or isinstance(module, nn.Linear)):

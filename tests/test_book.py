@@ -211,5 +211,5 @@ def test_the_explorer_answers_in_jupyterlab(browser, results, tmp_path):
 
 def test_an_explorer_of_convolutions_alone_is_one_line(results):
     (run,) = runs.complete(Settings(study="toy", architecture="cnn", epochs=1, pairs_per_epoch=256, test_pairs=100, device="cpu"))
-    with pytest.raises(InputError, match="^networks: none has layers that are matrices"):
+    with pytest.raises(InputError, match=r"^networks: none has layers that are matrices"):
         packed([(run, None)])
