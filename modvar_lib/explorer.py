@@ -1,6 +1,7 @@
 """What the explorer shows: networks and digits, packed for a browser; book/explorer.js does the rest."""
 
 from base64 import b64encode
+from itertools import pairwise
 from math import isnan
 
 import anywidget
@@ -44,7 +45,7 @@ def _network(run: Run, done: int | None, digits: data.Digits) -> dict | None:
     model, seed, layers, before = run.network(done), run.settings.seed, [], PIXELS
     subject = Subject(model, digits, torch.from_numpy(data.evaluation_pairs(seed, DRAWS, len(digits))), seed)
     widths = [2 * 28 * 28, *(len(parts.mean) for parts in subject.anova.values())]
-    if max(inputs * units for inputs, units in zip(widths, widths[1:])) > MOST:
+    if max(inputs * units for inputs, units in pairwise(widths)) > MOST:
         return None
     for name, module in model.named_children():
         affine, relu = affine_map(model, before, name), isinstance(module, nn.Sequential) and isinstance(module[-1], nn.ReLU)
