@@ -109,19 +109,6 @@ def headline(scores: pd.DataFrame, summary: pd.DataFrame, original: dict[str, li
     return _finished(figure, label, {}, _NETWORK, _MEAN, *key)
 
 
-def layers(scores: pd.DataFrame, summary: pd.DataFrame, label: str) -> plt.Figure:
-    """The score by layer and side: a row for each architecture, a column for each side. scores: architecture, regime, layer,
-    side, value; summary: architecture, regime, layer, side, mean, low, high."""
-    lines, palette = list(product(summary["architecture"].unique(), ["left", "right"])), colours(summary["regime"])
-    figure, axes = _panels(len(lines), 2, 2.0, sharey="row")
-    for ax, (architecture, side) in zip(axes.flat, lines):
-        points = select(scores, architecture=architecture)
-        _networks(ax, select(points, side=side), select(summary, architecture=architecture, side=side), palette)
-        ax.set(title=f"{architecture}: {side} digit exchanged", ylabel="activation change")
-        ax.set_ylim(0, 1.1 * points["value"].max())
-    return _finished(figure, label, palette, _NETWORK, _MEAN)
-
-
 def by_layer(values: pd.DataFrame, summary: pd.DataFrame, names: dict[str, str], label: str) -> plt.Figure:
     """A panel for each measure, layers along it, regimes side by side. values: measure, layer, regime, value; summary: measure,
     layer, regime, mean, low, high; names: titles by measure."""
@@ -277,38 +264,6 @@ def multiverse(curve: pd.DataFrame, choices: list[str], ylabel: str, label: str)
     return _finished(figure, label, {"95 % BCa bootstrap interval without 0": COLOURS[0], "interval with 0": GREY})
 
 
-def film(units: pd.DataFrame, goals: dict[int, str], label: str) -> plt.Figure:
-    """The digit that each unit serves, by epoch: a row for each layer, a column for each regime, a line for each unit, in the
-    order of the last epoch. A unit fades with its share of the layer's variance. Above `varying` are its goals.
-
-    units: regime, layer, unit, epoch (so many are done), balance (-1 the right digit alone, 1 the left), share. goals: {epoch in
-    which it begins: goal in words}.
-    """
-    names, layers = list(units["regime"].unique()), list(units["layer"].unique())
-    figure, axes = _panels(len(layers) * len(names), len(names), 2.0, sharex=True)
-    for ax, (layer, regime) in zip(axes.flat, product(layers, names)):
-        values = select(units, layer=layer, regime=regime).fillna({"balance": 0, "share": 0})
-        values = values.pivot(index="unit", columns="epoch", values=["balance", "share"])
-        order = values["balance"].iloc[:, -1].sort_values(ascending=False).index
-        epochs = range(1, values["balance"].columns[-1] + 1)
-        balance, share = (  # [units, epochs], each kept moment for the epochs before it
-            values[name].loc[order].reindex(columns=epochs, method="bfill").to_numpy() for name in ("balance", "share")
-        )
-        _picture(ax, balance, share / share.max(0).clip(min=1e-12), extent=(0, len(epochs), len(order), 0))
-        ax.set(yticks=[], ylabel=f"units of {layer}" if regime == names[0] else "")
-        ax.set_xlabel("epochs done" if layer == layers[-1] else "")
-        for i, (epoch, text) in enumerate((goals if regime == "varying" else {0: "x + y"}).items()):
-            if regime == "varying":
-                ax.axvline(epoch, color="k", lw=0.6, ls=":")
-            if layer == layers[0]:
-                ax.set_title(regime, pad=18)
-                ax.text(epoch, 1.02 + 0.04 * (i % 2), text, transform=ax.get_xaxis_transform(), fontsize=5)
-    shades = plt.cm.ScalarMappable(plt.Normalize(-1, 1), SIDES.reversed())
-    bar = figure.colorbar(shades, ax=axes, shrink=0.7, label="digit served, (V_L - V_R) / V")
-    bar.set_ticks([-0.97, 0, 0.97], labels=["right", "both", "left"])
-    return _finished(figure, label, {})
-
-
 def _panels(count: int, columns: int, height: float, **options) -> tuple[plt.Figure, np.ndarray]:
     """A figure as wide as a page, with lines of `columns` panels, `height` inches each."""
     lines = -(-count // columns)
@@ -353,9 +308,3 @@ def _means(ax: plt.Axes, at, rows: pd.DataFrame, colour: str, along: str = "y", 
     bars = {f"{along}err": [(rows["mean"] - rows["low"]).abs(), (rows["high"] - rows["mean"]).abs()]}
     x, y = (at, rows["mean"]) if along == "y" else (rows["mean"], at)
     ax.errorbar(x, y, **bars, fmt=fmt, ms=ms, capsize=2.5, color=colour)
-
-
-def _picture(ax: plt.Axes, balance: np.ndarray, strength: np.ndarray, **options) -> None:
-    """Units in the colour of the side they serve (-1 right, 1 left), white where their strength is 0."""
-    colour = 1 - np.sqrt(strength)[..., None] * (1 - SIDES((1 - balance) / 2))
-    ax.imshow(colour, aspect="auto", interpolation="nearest", **options)

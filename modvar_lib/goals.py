@@ -112,18 +112,6 @@ def coefficients(goal: Goal) -> tuple[float, float]:
     return (a, b) if np.array_equal(goal, linear(a, b)) else (np.nan, np.nan)
 
 
-def words(a: float, b: float) -> str:
-    """The goal a·x + b·y as one writes it; of nan, that it is a table.
-
-    >>> words(1, 1), words(-3, 5), words(float("nan"), float("nan"))
-    ('x + y', '-3x + 5y', 'a table')
-    """
-    if np.isnan(a):
-        return "a table"
-    x, y = (f"{abs(v):g}{name}".removeprefix("1") for name, v in (("x", a), ("y", b)))
-    return f"{'-' if a < 0 else ''}{x} {'-' if b < 0 else '+'} {y}"
-
-
 def standardised(goal: Goal) -> Goal:
     """The goal rescaled, each output apart, to the mean and the standard deviation that x + y has over the digit pairs; a
     constant one stays as it is. What it asks for of the digits is the same; the size of the targets is that of x + y.

@@ -7,7 +7,6 @@ runs.csv      a row per network: settings and provenance
 history.csv   a row per epoch (columns: see training.train)
 measures.csv  a row per layer, side and measure; `copy`: the network itself (trained) or a copy of it; `place`: what the layer is
 training.csv  where `frames` asked for it: measures at moments within training
-units.csv     likewise, of the group's first network: the variances of every unit
 """
 
 import sys
@@ -28,7 +27,6 @@ TABLES = {  # name: columns that tell its rows apart, and others that it must ha
     "history": ([*KEYS, "epoch"], ["test_r2", "sum_r2"]),
     "measures": ([*KEYS, "copy", "layer", "side", "measure"], ["place", "value", "note"]),
     "training": ([*KEYS, "epoch", "layer", "side", "measure"], ["place", "value"]),
-    "units": ([*KEYS, "epoch", "layer", "unit"], ["left", "right", "interaction"]),
 }
 TEXT = {*KEYS[:-1], "copy", "layer", "place", "side", "measure", "note"}
 

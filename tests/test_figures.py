@@ -78,22 +78,3 @@ def test_readings_lie_in_the_plane_of_the_two_means():
     assert sorted(tuple(points.get_offsets()[0]) for points in ax.collections) == [(0.6, 0.55), (0.7, 0.5)]
     box = ax.patches[0]
     assert (*box.get_xy(), box.get_width(), box.get_height()) == pytest.approx((0.66, 0.5, 0.04, 0.1))
-
-
-def units(regime):
-    """Three units that begin alike and come to serve the right, both, and the left digit."""
-    table = pd.DataFrame([(e, u) for e in (0, 2, 4) for u in range(3)], columns=["epoch", "unit"])
-    balance = (table["unit"] - 1) * table["epoch"] / 4
-    return table.assign(regime=regime, layer="hidden1", balance=balance, share=1 / 3)
-
-
-def test_the_film_follows_the_epochs():
-    both = pd.concat([units("fixed"), units("varying")])
-    figure = figures.film(both, {0: "x - 2y", 2: "x + y"}, "toy")
-    picture = figure.axes[1].images[0].get_array()
-    assert picture.shape == (3, 4, 4)  # units, epochs, RGBA
-    left, right = picture[0, -1, :3], picture[-1, -1, :3]
-    assert left[2] > left[0] and right[0] > right[2]  # blue; orange
-    assert np.allclose(picture[:, 0], picture[:, 1]) and (picture[0, 1] != picture[0, 2]).any()
-    words = " ".join(text.get_text() for ax in figure.axes for text in ax.texts)
-    assert "x - 2y" in words and "x + y" in words

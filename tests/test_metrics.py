@@ -153,7 +153,7 @@ def test_a_layers_place_is_told_by_a_column(architecture, toy, splits, monkeypat
 def test_tables_of_a_group(group, splits, scored):
     _, networks, tables = group
     measures = tables["measures"]
-    assert list(tables) == ["measures", "training", "units"]
+    assert list(tables) == ["measures", "training"]
     assert set(measures["copy"]) == {"trained", "untrained", "shifted", "seen"} and set(measures["seed"]) == {3, 4}
     assert not measures.duplicated([*runs.KEYS, "copy", "layer", "side", "measure"]).any()
     for run in networks:
@@ -185,25 +185,6 @@ def test_measures_through_training(group, splits):
     assert not np.allclose(first, last, equal_nan=True)
     fewer = metrics.measure_training(run, splits[1], pairs=20, epochs=(1,))
     assert sorted(set(fewer["epoch"])) == [0, 1, 3] and 2 in run.frames
-
-
-def test_units_through_training(group, splits):
-    _, (run, _), tables = group
-    table = tables["units"]
-    assert (
-        list(table) == [*runs.KEYS, *"epoch layer unit left right interaction".split()]
-        and set(table["seed"]) == {3}
-        and set(table["epoch"]) == {0, *run.frames, 3}
-    )
-    assert set(table["layer"]) == {"hidden1", "hidden2"} and len(table) == (2 + len(run.frames)) * (128 + 64)
-    assert (table["left"] * table["right"] == 0).all()  # a tower sees one digit
-    last = metrics.measure_units(run, splits[1], pairs=100)
-    last = study.select(last, epoch=3, layer="hidden2")
-    with torch.no_grad():
-        draws = torch.from_numpy(data.evaluation_pairs(3, 100))
-        parts = Subject(run.network(), splits[1], draws, 3).anova["hidden2"]
-    for name in ("left", "right", "interaction"):
-        assert last[name].to_numpy() == pytest.approx(getattr(parts, name).numpy(), rel=1e-3)
 
 
 @pytest.mark.parametrize("weight", [float("nan"), float("inf"), 1e30])

@@ -119,22 +119,8 @@ def measure_training(run: Run, digits: data.Digits, pairs: int = 2000, epochs: t
     return table[[*KEYS, "epoch", "layer", "place", "side", "measure", "value"]]
 
 
-def measure_units(run: Run, digits: data.Digits, pairs: int = 2000, epochs: tuple | None = None) -> pd.DataFrame:
-    """Which digit each unit serves, at the moments of `measure_training`: KEYS, epoch, layer, unit, and variances of its
-    functional ANOVA to four digits, left, right, interaction. Layers before the bottleneck of at most 128 units."""
-    variances, rows = ["left", "right", "interaction"], []
-    for epoch, subject, note in _moments(run, digits, pairs, epochs):
-        for layer, parts in list(subject.anova.items())[:-2]:
-            units = torch.stack([getattr(parts, name) for name in variances], 1).tolist()
-            for unit, values in enumerate(units if len(units) <= 128 else []):
-                values = [float("nan") if note else float(f"{value:.4g}") for value in values]
-                rows.append({**run.key, "epoch": epoch, "layer": layer, "unit": unit, **dict(zip(variances, values))})
-    return pd.DataFrame(rows, columns=[*KEYS, "epoch", "layer", "unit", *variances])
-
-
 def measure_group(settings: Settings, runs: list[Run]) -> dict[str, pd.DataFrame]:
-    """The tables of a group, on all cores: `measures`, with the copies in `settings.also`; with `settings.frames`, `training`,
-    and `units` of the first network."""
+    """The tables of a group, on all cores: `measures`, with the copies in `settings.also`; with `settings.frames`, `training`."""
     splits, epochs = data.digits(settings.dataset), kept_epochs(settings)
     copies = ["trained", *filter(None, map(str.strip, settings.also.split(",")))]
     jobs = [
@@ -146,7 +132,6 @@ def measure_group(settings: Settings, runs: list[Run]) -> dict[str, pd.DataFrame
     ]
     if settings.frames:
         jobs += [("training", partial(measure_training, run, splits[1], epochs=epochs)) for run in runs]
-        jobs += [("units", partial(measure_units, runs[0], splits[1], epochs=epochs))]
     label, cores, tables = f"measuring {settings.arm} {settings.group}", torch.get_num_threads(), {}
     with one_thread(True), threadpool_limits(1), ThreadPoolExecutor(cores) as pool:  # NumPy's and scikit-learn's, too
         results = pool.map(lambda job: job[1](), jobs)
