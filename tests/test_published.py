@@ -238,7 +238,15 @@ def test_the_article_says_what_the_tables_say():
     }
     equal = change("score_matched.csv", measure="activation_change", arm="varying", read="at equal error")
     declared, by_variance = (change("matched.csv", measure=one, **beside) for one in (primary, "side_selectivity_above_chance"))
+    ends = table("primary.csv", networks="neither failed").set_index("architecture")["n"]
+    by_architecture = {
+        name: [
+            " ".join(change("matched.csv", **beside | {"architecture": name, "read": read, "measure": primary})) for read in reads
+        ]
+        for name, reads in dict.fromkeys(ends.index, ("at the end", "at equal error")).items()
+    }
     for said in (
+        *(f"| `{name}` | {ends[name]} | {' | '.join(both)} |" for name, both in by_architecture.items()),
         f"from {score['mlp', 'fixed']} to {score['mlp', 'varying']}",
         f"is up to {readings['chance'].max():.2f}. Under {len(readings)} *readings*",
         f"{(readings['chance'] > 0.2).sum()} give a chance above 0.2",
