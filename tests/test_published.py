@@ -241,9 +241,10 @@ def test_the_article_says_what_the_tables_say():
     ends = table("primary.csv", networks="neither failed").set_index("architecture")["n"]
     by_architecture = {
         name: [
-            " ".join(change("matched.csv", **beside | {"architecture": name, "read": read, "measure": primary})) for read in reads
+            " ".join(change("matched.csv", **beside | {"architecture": name, "read": read, "measure": primary}))
+            for read in ("at the end", "at equal error")
         ]
-        for name, reads in dict.fromkeys(ends.index, ("at the end", "at equal error")).items()
+        for name in ends.index
     }
     for said in (
         *(f"| `{name}` | {ends[name]} | {' | '.join(both)} |" for name, both in by_architecture.items()),
