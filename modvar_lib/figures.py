@@ -242,6 +242,18 @@ def swept(table: pd.DataFrame, level: pd.DataFrame, names: dict[str, str], label
     return _finished(figure, label, {"varying": COLOURS[1]}, _sign("fixed", COLOURS[0], lw=6, alpha=0.25))
 
 
+def fine_tuning(table: pd.DataFrame, label: str) -> plt.Figure:
+    """Means and intervals of held-out R² on new goals by steps of fine-tuning, a line for each arm. table: arm, steps, mean, low,
+    high, in order of steps."""
+    figure, ((ax,),) = _panels(1, 1, 2.4)
+    palette = arm_colours(table["arm"])
+    for arm, rows in table.groupby("arm", sort=False):
+        _means(ax, range(len(rows)), rows, palette[arm], fmt="o-")
+    ax.set_xticks(range(table["steps"].nunique()), table["steps"].unique())
+    ax.set(xlabel="steps of fine-tuning", ylabel="held-out R² on new goals")
+    return _finished(figure, label, palette, _sign("mean, 95 % t interval", marker="o"))
+
+
 def multiverse(curve: pd.DataFrame, choices: list[str], ylabel: str, label: str) -> plt.Figure:
     """A specification curve: effects in order with their intervals, and beneath, which choices each was made with. curve:
     difference, low, high and the columns in `choices`, in order of `difference`."""
