@@ -14,9 +14,9 @@ const STYLE = `
 .explorer .answer { min-width: 13em; flex: 1 }
 .explorer p { margin: 0.2em 0 }
 .explorer .key { font-size: 0.85em }
-.explorer .left { color: #0072b2 } .explorer .right { color: #b45f00 }
-html[data-theme="dark"] .explorer .left { color: #56b4e9 } html[data-theme="dark"] .explorer .right { color: #e69f00 }`;
-const LEFT = [0, 114, 178], RIGHT = [230, 159, 0], NEITHER = [136, 136, 136]; // as in the figures
+.explorer .left { color: #7b3294 } .explorer .right { color: #806000 }
+html[data-theme="dark"] .explorer .left { color: #c79bdb } html[data-theme="dark"] .explorer .right { color: #e6c200 }`;
+const LEFT = [150, 70, 180], RIGHT = [204, 160, 0], NEITHER = [136, 136, 136]; // as in the figures
 const ROWS = ["before", "after", "change"];
 
 const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));

@@ -16,14 +16,13 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from IPython.display import display
-from matplotlib.colors import LinearSegmentedColormap
 
 from modvar_lib import data, runs
 from modvar_lib.study import select
 
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]  # Okabe and Ito: safe for colour-blind readers
 GREY = "#666666"
-SIDES = LinearSegmentedColormap.from_list("sides", [COLOURS[0], "#A8A8A8", COLOURS[4]])  # left digit (0) to right digit (1)
+SIDES = "#9646B4", "#A8A8A8", "#CCA000"  # left digit, both, right digit
 PAGE = 7.2  # inches
 HUE = {"hue": "regime", "legend": False}  # of seaborn's functions
 STYLE = {
@@ -204,6 +203,25 @@ def ruler(table: pd.DataFrame, order: list[str], xlabel: str, label: str) -> plt
     axes[0][0].set_yticks(range(len(order)), order)
     axes[0][0].set_ylim(len(order) - 0.5, -0.5)
     return _finished(figure, label, {}, _sign("mean, 95 % t interval", marker="o"))
+
+
+def units(table: pd.DataFrame, label: str) -> plt.Figure:
+    """A panel for each network, a column for each unit of one layer, as wide as its effect: its variance by the digit that moves
+    it. table: network, effect, left, interaction, right; the last three are shares of a unit's variance."""
+    networks = list(table["network"].unique())
+    figure, axes = _panels(len(networks), min(4, len(networks)), 1.4, sharey=True)
+    shares = dict(zip(("left", "interaction", "right"), SIDES))
+    for ax, network in zip(axes.flat, networks):
+        rows = select(table, network=network).sort_values("right")
+        width = rows["effect"] / rows["effect"].sum()
+        below = 0 * width
+        for share, colour in shares.items():
+            ax.bar(width.cumsum() - width, rows[share], width, below, align="edge", color=colour, lw=0.15, edgecolor="w")
+            below = below + rows[share]
+        ax.set(title=network, xlabel="units, by effect", xticks=[], xlim=(0, 1), ylim=(0, 1))
+    axes[0][0].set_ylabel("share of a unit's variance")
+    words = "moves with the left digit", "needs both at once", "moves with the right digit"
+    return _finished(figure, label, dict(zip(words, SIDES)))
 
 
 def regimes(values: pd.DataFrame, summary: pd.DataFrame, order: list, names: dict[str, str], label: str) -> plt.Figure:
