@@ -217,6 +217,9 @@ def write(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
+        if stamp := os.environ.get("MODVAR_WRITTEN"):  # of the analysis that writes
+            with open(stamp, "a") as file:
+                file.write(f"{os.path.relpath(path)}\n")
     except BaseException:
         aside.unlink(missing_ok=True)
         raise

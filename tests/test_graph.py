@@ -154,6 +154,15 @@ def test_again_there_is_nothing_to_do_and_nothing_changes(project):
     assert project.content() == before
 
 
+def test_a_table_and_a_figure_that_were_deleted_are_made_again(project):
+    before = {k: v for k, v in project.content().items() if k.endswith((".csv", ".md", ".svg", ".png")) and "/book/" not in k}
+    (project.study / "summary.csv").unlink()
+    (project.root / "figures" / "tiny" / "headline.svg").unlink()
+    status, said = project.make("reproduce", project.configure())
+    assert status == 0 and "group" not in re.findall(r"rule (\w+)", said), said
+    assert {k: v for k, v in project.content().items() if k in before} == before
+
+
 def test_a_clone_with_the_tables_alone_trains_nothing(project):
     """Without weights, without what Snakemake remembers, and with times in no order: as git leaves a clone."""
     kept = project.root / "kept"
