@@ -46,8 +46,9 @@ class _Once(yaml.SafeLoader):
     """Safe YAML in which no name is there twice."""
 
     def construct_mapping(self, node, deep=False):
-        if len({key.value for key, _ in node.value}) < len(node.value):
-            raise yaml.YAMLError(f"a name is there twice, among {', '.join(str(key.value) for key, _ in node.value)}")
+        names = [str(key.value) for key, _ in node.value]
+        if len(set(names)) < len(names):
+            raise yaml.YAMLError(f"a name is there twice: {', '.join(sorted(names))}")
         return super().construct_mapping(node, deep)
 
 

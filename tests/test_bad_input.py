@@ -108,10 +108,11 @@ TEXTS = [
     "a: &a [*a]\n",
     "study: a\nstudy: \x00\n",
     "1: 2",
+    "? [a]\n: b",
     "study: a\nstudy: b",
     "arms: [{period: 1, period: 2}]",
+    "study: \udcff\udcfe",  # not UTF-8
 ]
-TEXTS += ["study: \udcff\udcfe"]  # not UTF-8
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=repr)
