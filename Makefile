@@ -27,12 +27,12 @@ ready = $(addprefix .venv/ready-,$(1))
 paper: export MODVAR_CONFIG := config/paper.yaml
 smoke: export MODVAR_CONFIG := config/smoke.yaml
 reproduce paper smoke: $(call ready,run book) $(if $(filter default,$(PROFILE)),,$(call ready,cluster))
-	@profile="profiles/$$PROFILE"; results="$${MODVAR_RESULTS:-results}"; \
+	@profile="profiles/$$PROFILE"; \
 	test -f "$$profile/config.yaml" || { echo "PROFILE: got '$$PROFILE'; allowed:" $$(cd profiles && echo *); exit 1; }; \
-	study="$$(python -m modvar_lib.study "$$MODVAR_CONFIG")"; folder="$$results/$$study"; slurm=(); \
+	folder="$$(python -m modvar_lib.study "$$MODVAR_CONFIG")"; study="$$(basename "$$folder")"; results="$$(dirname "$$folder")"; slurm=(); \
 	echo "Study $$study from $$MODVAR_CONFIG: groups whose tables are there are kept, the others trained. Everything goes to $$folder/"; \
 	test "$$PROFILE" = default || slurm=(--slurm-logdir "$$folder/slurm"); \
-	mkdir -p "$$results"; exec 9> "$$results/.$$study.lock"; \
+	mkdir -p "$$results"; exec 9>> "$$results/.$$study.lock"; \
 	flock --nonblock 9 || { echo "Another make works on this study; waiting for it"; flock 9; }; \
 	snakemake --workflow-profile "$$profile" "$${slurm[@]}" 9>&-; \
 	if test -f "$$folder/headline.md"; then echo; cat "$$folder/headline.md"; echo; fi; \
@@ -40,7 +40,8 @@ reproduce paper smoke: $(call ready,run book) $(if $(filter default,$(PROFILE)),
 	echo "         $$folder/groups/ and *.csv  the tables;  notebooks/  as executed;  runs/  every network trained here"
 
 book: $(call ready,run book)
-	@study="$${STUDY:-$$(python -m modvar_lib.study "$$MODVAR_CONFIG")}"; python book/build.py "$$study"
+	@folder="$$STUDY"; test "$$folder" || folder="$$(basename "$$(python -m modvar_lib.study "$$MODVAR_CONFIG")")"; \
+	python book/build.py "$$folder"
 
 test: $(call ready,run test)
 	@pytest --numprocesses auto --maxprocesses 4 --no-loadscope-reorder -m "not slow"

@@ -1,7 +1,8 @@
 """A study as a graph of papermill runs: train and measure groups of networks, analyse them, build the book.
 
 $MODVAR_CONFIG names the config file. A group whose tables are there is done; an analysis, when its stamp is there, named after the
-groups of the study and the notebook's source. No file's time counts: a fresh clone of a published study has nothing to do.
+groups of the study and the notebook's source, and all that the stamp lists, which the analysis wrote. No file's time counts: a fresh
+clone of a published study has nothing to do.
 """
 
 import os
@@ -52,6 +53,9 @@ def stamp(name):
 
 
 STAMPS = {name: stamp(name) for name in ("01_data", *CONFIG.notebooks)}
+for path in map(Path, STAMPS.values()):  # it says what the analysis wrote: where some of that was deleted, it is not done
+    if path.is_file() and not all(map(os.path.exists, path.read_text().splitlines())):
+        path.unlink()
 
 
 rule all:
@@ -68,9 +72,11 @@ rule group:
 
 rule analysis:
     input: lambda w: [ancient(path) for path in ([] if w.name in ALONE else TABLES)]
-    output: touch(f"{STUDY}/done/{{name}}-{{digest}}")
+    output: f"{STUDY}/done/{{name}}-{{digest}}"
     params: lambda w: analyse(w.name)
-    shell: "rm -f {STUDY:q}/done/{wildcards.name}-*; mkdir -p {EXECUTED:q}; {params[0]}"
+    shell:
+        "rm -f {STUDY:q}/done/{wildcards.name}-*; mkdir -p {EXECUTED:q}; touch {output:q}-; "
+        "export MODVAR_WRITTEN={output:q}-; {params[0]}; mv {output:q}- {output:q}"
 
 
 rule book:

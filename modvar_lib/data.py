@@ -44,7 +44,7 @@ class Digits:
 
 def data_folder() -> Path:
     """The folder that holds MNIST/raw: the project's data/, or $MODVAR_DATA."""
-    return Path(os.environ.get("MODVAR_DATA", ROOT / "data"))
+    return ROOT / Path(os.environ.get("MODVAR_DATA") or "data").expanduser()
 
 
 def files(dataset: str) -> list[Path]:

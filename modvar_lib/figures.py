@@ -48,7 +48,7 @@ def style() -> None:
 def folder(study: str) -> Path:
     """Where a study's figures are: figures/<study> of the project; where $MODVAR_RESULTS is set, beside its tables."""
     tables = runs.study_folder(study)
-    return tables / "figures" if os.environ.get("MODVAR_RESULTS") else data.ROOT / "figures" / study
+    return tables / "figures" if os.environ.get("MODVAR_RESULTS") else runs.inside(data.ROOT / "figures" / study)
 
 
 def show(figure: plt.Figure, alt: str, path: Path | None = None, source: str = "") -> None:

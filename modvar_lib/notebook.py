@@ -55,7 +55,7 @@ def injected() -> list[str]:
     from IPython import get_ipython
 
     shell = get_ipython()
-    cells = [source for source in (shell.user_ns.get("In", []) if shell else []) if source.startswith("# Parameters\n")]
+    cells = [s for s in (shell.history_manager.input_hist_parsed if shell else []) if s.startswith("# Parameters\n")]
     body = ast.parse(cells[-1]).body if cells else []
     assigned = [target for line in body if isinstance(line, ast.Assign) for target in line.targets]
     return [target.id for target in assigned if isinstance(target, ast.Name)]

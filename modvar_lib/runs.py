@@ -19,7 +19,7 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 
@@ -86,7 +86,16 @@ def untrained(settings: Settings) -> torch.nn.Module:
 def study_folder(study: str) -> Path:
     """results/<study> of the project, or of $MODVAR_RESULTS."""
     Settings(study=study)  # a name, not a path to anywhere
-    return Path(os.environ.get("MODVAR_RESULTS") or data.ROOT / "results").expanduser() / study
+    return inside(data.ROOT / Path(os.environ.get("MODVAR_RESULTS") or "results").expanduser() / study)
+
+
+@cache
+def inside(folder: Path) -> Path:
+    """The folder, unless a link in it, or itself, leads out of it: nothing is read, written or deleted through such a link."""
+    for link in (path for path in [folder, *folder.rglob("*")] if path.is_symlink()):
+        if not link.resolve().is_relative_to(folder.parent.resolve() / folder.name):
+            raise InputError(f"study: {link} is a link out of {folder}; allowed: files and folders that are in it")
+    return folder
 
 
 def run_folder(settings: Settings) -> Path:
@@ -199,12 +208,18 @@ def write(path: Path, content: bytes) -> None:
     """Write a file aside, to the disk, and rename it into place: after a kill or a full disk it is the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}-{os.getpid()}")
+    for left in path.parent.glob(f".{path.name}-*"):
+        if not Path("/proc", left.name.rpartition("-")[2]).exists():  # its process was killed
+            left.unlink(missing_ok=True)
     try:
         with open(aside, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
+        if stamp := os.environ.get("MODVAR_WRITTEN"):  # of the analysis that writes
+            with open(stamp, "a") as file:
+                file.write(f"{os.path.relpath(path)}\n")
     except BaseException:
         aside.unlink(missing_ok=True)
         raise

@@ -20,8 +20,8 @@ MAX_SEEDS, MOST = 100_000, 10**9
 NAME, LETTERS = "^[A-Za-z0-9][A-Za-z0-9._]{0,99}$", "up to 100 letters, digits, '.' and '_', first a letter or digit"
 
 
-def _number(default: int, least: int = 1):
-    return Field(default, ge=least, le=MOST, description=f"a whole number from {least} to {MOST}")
+def _number(default: int, least: int = 1, most: int = MOST):
+    return Field(default, ge=least, le=most, description=f"a whole number from {least} to {most}")
 
 
 class Settings(Schedule):
@@ -40,7 +40,7 @@ class Settings(Schedule):
     standardise: bool = Field(False, description="True or False")  # the original's targets change their size
     penalty: float = Field(0.0, ge=0, allow_inf_nan=False, description="a number from 0")  # the original has none
     test_pairs: int = _number(5_000, least=2)  # standard error of R² below 0.005
-    frames: int = _number(0, least=0)  # about so many are kept; they change nothing
+    frames: int = _number(0, 0, 10_000)  # about so many are kept; they change nothing
     also: str = Field("", description=f"names among {', '.join(BESIDES)}, with commas between")  # measured besides
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
 

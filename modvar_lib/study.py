@@ -9,6 +9,8 @@ measures.csv  a row per layer, side and measure; `copy`: the network itself (tra
 training.csv  where `frames` asked for it: measures at moments within training
 """
 
+import os
+import re
 import sys
 from dataclasses import dataclass
 from itertools import product
@@ -40,6 +42,16 @@ class Config:
     notebooks: list[str]
 
 
+class _Once(yaml.SafeLoader):
+    """Safe YAML in which no name is there twice."""
+
+    def construct_mapping(self, node, deep=False):
+        names = [str(key.value) for key, _ in node.value]
+        if len(set(names)) < len(names):
+            raise yaml.YAMLError(f"a name is there twice: {', '.join(sorted(names))}")
+        return super().construct_mapping(node, deep)
+
+
 def read_config(config: Path | str | dict) -> Config:
     """A config file: settings that all arms share, of which any but seeds may be a list, `group_size`, and, if it likes, `arms`,
     each with settings of its own on top, and `notebooks`. Lists are crossed. Errors: InputError.
@@ -50,7 +62,7 @@ def read_config(config: Path | str | dict) -> Config:
     """
     if not isinstance(config, dict):
         try:
-            config = yaml.safe_load(Path(config).read_text())
+            config = yaml.load(Path(config).read_text(), _Once)
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise InputError(f"config: {config} cannot be read ({str(error).splitlines()[0]}); allowed: a YAML file") from None
     if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
@@ -115,13 +127,18 @@ def _analyses(names) -> list[str]:
 
 def table(study: str, name: str) -> pd.DataFrame:
     """One of the TABLES of all groups of a study together; one line of error that names the file when one is damaged, or when
-    groups do not go together: the same network twice with other values, or one arm with several settings."""
+    groups do not go together: the same network twice with other values, one arm with several settings, other columns."""
     folder = study_folder(study) / "groups"
     rows, others = lookup(TABLES, "table", name)
-    parts = [_read(path, [*rows, *others]) for path in sorted(folder.glob(f"*/*/{name}.csv"))]
+    parts = {path: _read(path, [*rows, *others]) for path in sorted(folder.glob(f"*/*/{name}.csv"))}
+    if name != "runs" and any(folder.glob("*/*/runs.csv")):
+        table(study, "runs")  # the settings of all go together
+        for path, part in parts.items():
+            if odd := set(part) ^ set(parts[first := next(iter(parts))]):
+                raise InputError(f"study: only one of {first} and {path} has a column {min(odd)}; delete one of the groups")
     if not parts:
         raise InputError(f"study: {study!r} has no {name}.csv in {folder}; measure some networks first, with 03_metric.ipynb")
-    whole = pd.concat(parts, ignore_index=True).drop_duplicates(ignore_index=True)
+    whole = pd.concat(parts.values(), ignore_index=True).drop_duplicates(ignore_index=True)
     twice = whole[whole.duplicated(rows)]
     if len(twice):
         network = " ".join(map(str, twice.iloc[0][KEYS]))
@@ -148,6 +165,9 @@ def _read(path: Path, needed: list[str]) -> pd.DataFrame:
             raise ValueError(f"{texts[0]} has text where numbers belong")
         if not path.read_bytes().endswith(b"\n"):
             raise ValueError("its last line is cut short")
+        names = ["-".join(arm).removesuffix("-default") for arm in part[KEYS[:-1]].astype(str).drop_duplicates().to_numpy()]
+        if names != [path.parent.parent.name] or not re.fullmatch(r"[\w.-]+", names[0]):
+            raise ValueError(f"it is of {' and '.join(names) or 'no network'}")
     except (ValueError, OSError) as error:
         why = str(error).splitlines()[0]
         raise InputError(f"study: {path} is damaged ({why}); delete it and measure its networks again") from None
@@ -162,7 +182,7 @@ def select(table: pd.DataFrame, **where) -> pd.DataFrame:
     [0, 2]
     """
     for name, values in where.items():
-        several = isinstance(values, list | tuple | set | dict | pd.Index)
+        several = isinstance(values, list | tuple | set | dict | pd.Index | pd.Series)
         table = table[table[name].isin(list(values))] if several else table[table[name] == values]
     return table
 
@@ -213,4 +233,4 @@ def write(table: pd.DataFrame, study: str, name: str, **options) -> None:
 if __name__ == "__main__":  # python -m modvar_lib.study CONFIG
     from modvar_lib.notebook import own_code
 
-    command(lambda: (own_code(), print(read_config(sys.argv[1]).study)))
+    command(lambda: (own_code(), print(os.path.relpath(study_folder(read_config(sys.argv[1]).study)))))

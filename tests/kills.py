@@ -31,6 +31,7 @@ ONE = {**TOY, "regime": "varying", "seeds": "0-3", "epochs": 40}  # of the paper
 SETTINGS = ["dataset", "architecture", "regime", "variant", "seed", "epochs", "pairs_per_epoch"]
 MOST = 12  # kills, before a program is left to finish
 LIMIT = 900  # seconds, of a command that must succeed
+DEAF = {}  # how the program itself was killed: the most seconds that it took to end
 WAYS = [f"{name} {whom}" for name in ("KILL", "TERM") for whom in ("program", "group", "below")]
 
 
@@ -107,7 +108,10 @@ def trial(program, before: dict[str, bytes], seconds: float) -> tuple[list[str],
             except subprocess.TimeoutExpired:
                 ways.append(random.choice(WAYS))
                 kill(process, ways[-1])
+                killed = time.monotonic()
                 process.wait(LIMIT)  # what it had started may live on, beside what comes now
+                if "below" not in ways[-1]:
+                    DEAF[ways[-1]] = max(DEAF.get(ways[-1], 0), time.monotonic() - killed)
                 complete = stamps(folder) | complete
         status = start(command, folder).wait(LIMIT)  # if one below was killed, it may have failed
         again, after = stamps(folder), state(folder)
@@ -172,6 +176,7 @@ def main() -> None:
             how = ", ".join(f"{way} {count}" for way, count in sorted(killed.items()))
             print("|", program.__name__, "|", killed.total(), "|", how, "|", trials, "|", len(wrong), "|", flush=True)
             lost += wrong
+    print(*(f"{way}: ended within {seconds:.1f} s" for way, seconds in sorted(DEAF.items())), sep="\n")
     print(*lost, sep="\n\nlost: ")
     raise SystemExit(bool(lost))
 

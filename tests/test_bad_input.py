@@ -30,7 +30,7 @@ BAD = {  # parameter of notebooks and config files: (values, what the line says 
         ["0-", "a-b", "3-1", "3,3", "", "0-99999999999", -1, 2**32, 0.5, [0, "1"], [], True, None],
         "whole numbers from 0 to 4294967295, each once",
     ),
-    "epochs": ([0, "ten", 1.5, True, None], WHOLE),
+    "epochs": ([0, "ten", 1.5, True, None, 10**18], WHOLE),
     "period": ([0, None], "a whole number of epochs from 1"),
     "final_epochs": ([-1, 101, "all"], "from 0 to epochs"),
     "max_coefficient": ([0], WHOLE),
@@ -41,7 +41,7 @@ BAD = {  # parameter of notebooks and config files: (values, what the line says 
     "standardise": (["maybe", 1], "True or False"),
     "penalty": ([-0.1, "none", float("nan")], "a number from 0"),
     "test_pairs": ([1], "a whole number from 2"),
-    "frames": ([-1, "each"], "a whole number from 0"),
+    "frames": ([-1, "each", 10**18], "a whole number from 0 to 10000"),
     "also": (["everything", "seen,turned"], "untrained, shuffled, rotated, shifted, seen, clusterability, transfer"),
     "device": (["gpu", "cuda:99", None], "auto, cpu"),
 }
@@ -100,12 +100,24 @@ def test_of_a_config(config, start):
     assert str(caught.value).startswith(start) and "; allowed: " in str(caught.value) and "\n" not in str(caught.value)
 
 
-TEXTS = ["study: [", "- 1\n- 2\n", "just text", "", "a: &a [*a]\n", "study: a\nstudy: \x00\n", "1: 2"]
+TEXTS = [
+    "study: [",
+    "- 1\n- 2\n",
+    "just text",
+    "",
+    "a: &a [*a]\n",
+    "study: a\nstudy: \x00\n",
+    "1: 2",
+    "? [a]\n: b",
+    "study: a\nstudy: b",
+    "arms: [{period: 1, period: 2}]",
+    "study: \udcff\udcfe",  # not UTF-8
+]
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=repr)
 def test_of_a_config_file(tmp_path, text):
-    (tmp_path / "c.yaml").write_text(text)
+    (tmp_path / "c.yaml").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(InputError) as caught:
         study.read_config(tmp_path / "c.yaml")
     assert "\n" not in str(caught.value)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -27,9 +28,8 @@ NOTEBOOKS = sorted(path.stem for path in (data.ROOT / "notebooks").glob("*.ipynb
 def site(tmp_path_factory):
     """Built in an empty results folder, from the committed notebooks."""
     folder = tmp_path_factory.mktemp("site")
-    (folder / STUDY).mkdir()
-    for name in ("notebooks", "headline.md"):
-        (folder / STUDY / name).symlink_to(data.ROOT / "results" / STUDY / name)
+    shutil.copytree(data.ROOT / "results" / STUDY / "notebooks", folder / STUDY / "notebooks")
+    shutil.copy(data.ROOT / "results" / STUDY / "headline.md", folder / STUDY)
     env = {**os.environ, "MODVAR_RESULTS": str(folder)}
     words = [sys.executable, "book/build.py", STUDY]
     done = subprocess.run(words, cwd=data.ROOT, env=env, capture_output=True, text=True)

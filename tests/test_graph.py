@@ -74,8 +74,8 @@ class Project:
 
     def start(self, target="reproduce", *words: str, **env: str) -> subprocess.Popen:
         done = [word for name in ("run", "book", "test", "lab", "cluster") for word in ("-o", f".venv/ready-{name}")]
-        env = {**os.environ, "PYTHONPATH": str(self.root), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **env}
-        env.pop("MODVAR_RESULTS", None)
+        mine = {"PYTHONPATH": str(self.root), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "MODVAR_RESULTS": ""}
+        env = {**os.environ, **mine, **env}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         return subprocess.Popen(["make", *done, target, *words], cwd=self.root, env=env, start_new_session=True, **pipes)
 
@@ -154,6 +154,15 @@ def test_again_there_is_nothing_to_do_and_nothing_changes(project):
     assert project.content() == before
 
 
+def test_a_table_and_a_figure_that_were_deleted_are_made_again(project):
+    before = {k: v for k, v in project.content().items() if k.endswith((".csv", ".md", ".svg", ".png")) and "/book/" not in k}
+    (project.study / "summary.csv").unlink()
+    (project.root / "figures" / "tiny" / "headline.svg").unlink()
+    status, said = project.make("reproduce", project.configure())
+    assert status == 0 and "group" not in re.findall(r"rule (\w+)", said), said
+    assert {k: v for k, v in project.content().items() if k in before} == before
+
+
 def test_a_clone_with_the_tables_alone_trains_nothing(project):
     """Without weights, without what Snakemake remembers, and with times in no order: as git leaves a clone."""
     kept = project.root / "kept"
@@ -213,6 +222,19 @@ def test_jobs_go_to_slurm_only_if_told(project, tmp_path):
         (asked[profile],) = [line for line in said.splitlines() if line.startswith("asked ")]
     assert asked["default"] == "asked --workflow-profile profiles/default"
     assert asked["slurm"] == "asked --workflow-profile profiles/slurm --slurm-logdir results/tiny/slurm"
+
+
+@pytest.mark.parametrize(("given", "lands"), [("", "results"), ("~/mine", "home/mine"), ("a b/c", "a b/c"), (".", ".")])
+def test_make_and_the_graph_agree_where_results_go(tmp_path, given, lands):
+    """Whatever the config file's style; the graph asks the same function."""
+    project, fake = Project(tmp_path), tmp_path / "snakemake"
+    fake.write_text(f"#!/bin/sh\nexec {sys.executable} -m snakemake --dry-run --quiet all\n")
+    fake.chmod(0o755)
+    (tmp_path / "c.yaml").write_text('{"regime": ["fixed"], "variant": "64"} # and no study\n')
+    env = {"PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(tmp_path / "home")}
+    status, said = project.make("reproduce", "CONFIG=c.yaml", MODVAR_RESULTS=given, **env)
+    assert status == 0 and f"Everything goes to {Path(lands, 'original')}/\n" in said, said
+    assert (tmp_path / lands / ".original.lock").exists()
 
 
 def test_a_second_make_waits_for_the_first(project):

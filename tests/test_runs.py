@@ -2,8 +2,12 @@
 
 import json
 import os
+import re
 import shutil
 import struct
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save as to_bytes
 
-from modvar_lib import goals, models, runs, training
+from modvar_lib import goals, models, runs, study, training
 from modvar_lib.errors import InputError
 
 
@@ -104,6 +108,59 @@ def test_a_group_that_was_killed_ends_in_the_same_bits(saved, results, monkeypat
     runs.complete(settings)
     assert [learnt(path) for path in paths] == whole and not aside.exists()
     assert (paths[0] / "weights.safetensors").stat().st_mtime_ns == stamp
+
+
+HALF = "import sys; from modvar_lib import runs, settings; runs.complete(settings.Settings(**eval(sys.argv[1])))"
+
+
+def test_a_killed_training_leaves_nothing_to_the_next(toy, splits, results):
+    """Killed while it trains, and as if while it writes; then the same seed, in the same study, with another learning rate."""
+    first, second = toy(learning_rate=0.05, frames=2, epochs=10**6, final_epochs=1), toy(frames=2)
+    words = [sys.executable, "-c", HALF, repr(first.model_dump())]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
+        assert b"epoch" in process.stderr.readline(200)  # it trains
+        time.sleep(1)
+        process.kill()
+    (other,), path = training.train(toy(learning_rate=0.05, frames=2), splits), runs.run_folder(second)
+    for half in (path, path.with_name(f".{path.name}-abc")):
+        runs.write(half / "frames.safetensors", to_bytes({f"1/{k}": v for k, v in other.frames[1].items()}))
+        runs.write(half / "history.csv", b"epoch\n")
+    (run,), (alone,) = runs.complete(second), training.train(second, splits)
+    pd.testing.assert_frame_equal(run.history, alone.history, check_exact=True, check_dtype=False)
+    assert run.settings.learning_rate == 0.001 and [p.name for p in path.parent.iterdir()] == [path.name]
+    for moment in (0, *run.frames):
+        kept = alone.frames[moment] if moment else alone.weights
+        assert all(torch.equal(value, (run.frames[moment] if moment else run.weights)[name]) for name, value in kept.items())
+
+
+LINKS = ["", "groups", "groups/MNIST-mlp-varying", "runs/MNIST-mlp-varying/seed-000", "done", "notebooks", "headline.md", "book"]
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_a_link_out_of_a_study_is_one_line_and_nothing_is_touched(saved, results, tmp_path, name, untouched):
+    outside, link = tmp_path / "outside", results / "toy" / name
+    outside.mkdir()
+    (outside / "04_analysis-0").write_text("mine")
+    shutil.rmtree(link, ignore_errors=True)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(outside if name != "headline.md" else outside / "04_analysis-0")
+    before, config = content(outside), {"study": "toy", "regime": "varying", "seeds": "0-1"}
+    runs.inside.cache_clear()
+    calls = [
+        lambda: study.table("toy", "runs"),
+        lambda: study.write(pd.DataFrame([1]), "toy", "x.csv"),
+        lambda: runs.paths("toy"),
+    ]
+    for call in (*calls, lambda: study.read_config(config), lambda: runs.complete(saved[0])):
+        with pytest.raises(InputError, match=rf"^study: {re.escape(str(link))} is a link out of .*; allowed: "):
+            call()
+    assert content(outside) == before
+
+
+def test_a_link_within_a_study_is_followed(saved, results):
+    (results / "toy" / "also").symlink_to(results / "toy" / "runs")
+    runs.inside.cache_clear()
+    assert len(runs.paths("toy")) == 2
 
 
 def test_other_settings_never_overwrite(saved, toy, untouched):

@@ -87,6 +87,11 @@ def other_settings(groups):
     return "runs", r"epochs: MNIST mlp fixed default in .*groups has 100 and 7; allowed: one value per arm"
 
 
+def unknown_column(groups):
+    write(Settings(study="s", seeds="4-5"), weight=2.0)
+    return "measures", r"study: only one of .*000-001/measures.csv and .*004-005/measures.csv has a column weight; delete one"
+
+
 def spoilt(name, change, why):
     def spoil(groups):
         path = runs.group_folder(groups[1]) / f"{name}.csv"
@@ -103,6 +108,10 @@ def table_change(function):
 NOT_A_STUDY = {
     "the same network with other values": again,
     "an arm of several settings": other_settings,
+    "the same, where its measures are read": lambda groups: ("measures", other_settings(groups)[1]),
+    "a column that others have not": unknown_column,
+    "of another arm": spoilt("measures", table_change(lambda t: t.assign(regime="varying")), "it is of MNIST-mlp-varying"),
+    "of two arms": spoilt("history", table_change(lambda t: t.assign(regime=["varying", *t["regime"][1:]])), "it is of .* and "),
     "a column missing": spoilt("measures", table_change(lambda t: t.drop(columns="place")), "it has no column place"),
     "a key missing": spoilt("history", table_change(lambda t: t.drop(columns="seed")), "it has no column seed"),
     "text for a number": spoilt("measures", table_change(lambda t: t.assign(value="big")), "value has text"),
@@ -120,6 +129,20 @@ def test_groups_that_do_not_go_together_are_one_line(groups, case):
     with pytest.raises(InputError, match=f"^{line}") as caught:
         study.table("s", name)
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_group_was_made_with_is_there_to_see(groups):
+    """Another version of the code is no error: its column says which network has it."""
+    path = runs.group_folder(groups[1]) / "runs.csv"
+    table_change(lambda t: t.assign(**{"git.commit": "other"}))(path)
+    assert list(study.table("s", "runs")["git.commit"].eq("other")) == [False, False, True, True, False, False]
+
+
+def test_a_group_whose_folder_has_the_name_of_markup_is_not_shown(groups):
+    path = runs.group_folder(groups[0]).parents[1] / "MNIST-<b>-fixed" / "000-001" / "history.csv"
+    runs.write_table(rows(groups[0])["history"].assign(architecture="<b>"), path)
+    with pytest.raises(InputError, match=r"history.csv is damaged \(it is of MNIST-<b>-fixed\)"):
+        study.table("s", "history")
 
 
 def test_an_empty_study_and_an_unknown_table_are_one_line(results):
@@ -149,6 +172,7 @@ def test_select():
     table = pd.DataFrame({"layer": ["a", "b", "c"], "side": ["both", "left", "both"], "seed": [0, 1, 2]})
     assert list(study.select(table, side="both").index) == [0, 2]
     assert list(study.select(table, layer=("a", "b"), side="both").index) == [0]
+    assert list(study.select(table, layer=table["layer"].iloc[:1]).index) == [0]
     assert list(study.select(table, layer={"c": 1}).index) == [2] and len(study.select(table, seed=7)) == 0
     with pytest.raises(KeyError):
         study.select(table, regime="fixed")
