@@ -1,9 +1,7 @@
 """A study as a graph of papermill runs: train and measure groups of networks, analyse them, build the book.
 
-$MODVAR_CONFIG names the config file. A group whose tables are there is done; an analysis, when its stamp is there, named after the
-groups of the study and the notebook's source, and all that the stamp lists, which the analysis wrote. No file's time counts: a fresh
-clone of a published study has nothing to do.
-"""
+$MODVAR_CONFIG names the config file. A group whose tables are there is done; an analysis, when its stamp is there, named after groups
+and notebook, and all that it lists, which the analysis wrote. No file's time counts: a fresh clone has nothing to do."""
 
 import os
 import shlex
@@ -57,10 +55,8 @@ for path in map(Path, STAMPS.values()):  # it says what the analysis wrote: wher
     if path.is_file() and not all(map(os.path.exists, path.read_text().splitlines())):
         path.unlink()
 
-
 rule all:
     input: TABLES, STAMPS.values(), f"{STUDY}/book/index.html"
-
 
 rule group:
     output: [f"{STUDY}/groups/{{arm}}/{{span}}/{name}.csv" for name in ("runs", "history", "measures")]
@@ -69,7 +65,6 @@ rule group:
     threads: workflow.cores
     shell: "{params[0]}"
 
-
 rule analysis:
     input: lambda w: [ancient(path) for path in ([] if w.name in ALONE else TABLES)]
     output: f"{STUDY}/done/{{name}}-{{digest}}"
@@ -77,7 +72,6 @@ rule analysis:
     shell:
         "rm -f {STUDY:q}/done/{wildcards.name}-*; mkdir -p {EXECUTED:q}; touch {output:q}-; "
         "export MODVAR_WRITTEN={output:q}-; {params[0]}; mv {output:q}- {output:q}"
-
 
 rule book:
     input: STAMPS.values(), "book/build.py", "book/conf.py", "book/index.md"
