@@ -62,7 +62,7 @@ def read_config(config: Path | str | dict) -> Config:
     """
     if not isinstance(config, dict):
         try:
-            config = yaml.load(Path(config).read_text(), _Once)
+            config = _Once(Path(config).read_text()).get_single_data()
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise InputError(f"config: {config} cannot be read ({str(error).splitlines()[0]}); allowed: a YAML file") from None
     if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
