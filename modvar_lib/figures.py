@@ -192,14 +192,14 @@ def ruler(table: pd.DataFrame, order: list[str], xlabel: str, label: str) -> plt
     """Networks on the scale of one measure: a panel for each architecture, a line for each kind of network. values: architecture,
     network, mean, low, high; order: kinds from above."""
     architectures = list(table["architecture"].unique())
-    figure, axes = _panels(len(architectures), min(3, len(architectures)), 0.2 * len(order) + 0.7, sharex=True, sharey=True)
+    figure, axes = _panels(len(architectures), min(4, len(architectures)), 0.2 * len(order) + 0.7, sharex=True, sharey=True)
     palette = arm_colours(order)
     for ax, architecture in zip(axes.flat, architectures):
         rows = select(table, architecture=architecture).set_index("network").reindex(order)
         for y, network in enumerate(order):
             _means(ax, [y], rows.loc[[network]], palette[network], along="x", fmt="o", ms=4)
         ax.axvline(0, color=GREY, lw=0.8, ls=":")
-        ax.set(title=architecture, xlabel=xlabel)
+        ax.set(title=architecture, xlabel=fill(xlabel, 16))
     axes[0][0].set_yticks(range(len(order)), order)
     axes[0][0].set_ylim(len(order) - 0.5, -0.5)
     return _finished(figure, label, {}, _sign("mean, 95 % t interval", marker="o"))
