@@ -128,9 +128,17 @@ def complete(settings: Settings) -> list[Run]:
                     "allowed: the same value, another study or variant, or delete that folder"
                 )
     if seeds:
+        _unpublished(settings, seeds)
         trained = training.train(settings.model_copy(update={"seeds": seeds}), data.digits(settings.dataset))
         networks |= {network.settings.seed: load(path, settings.study) for network, path in zip(trained, save(trained))}
     return [networks[seed] for seed in settings.seeds]
+
+
+def _unpublished(settings: Settings, seeds: tuple[int, ...]) -> None:
+    """One line of error where tables of these seeds are there and the networks are not: those trained now would not be theirs."""
+    for path in group_folder(settings).parent.glob("*/runs.csv"):
+        if twice := {*seeds} & {*pd.read_csv(path)["seed"]}:
+            raise InputError(f"study: {path.parent} has tables of seed {min(twice)}; allowed: another study, or delete that folder")
 
 
 def missing(settings: Settings) -> tuple[int, ...]:

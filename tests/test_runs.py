@@ -171,6 +171,16 @@ def test_other_settings_never_overwrite(saved, toy, untouched):
     assert content(saved[2][0].parent) == before
 
 
+def test_networks_whose_tables_are_there_are_not_trained_anew(saved, toy, untouched):
+    settings, networks, folders = saved
+    table = runs.tables([runs.load(path, settings.study) for path in folders])["runs"]
+    runs.write_table(table, runs.group_folder(settings) / "runs.csv")
+    assert len(runs.complete(settings)) == 2
+    shutil.rmtree(folders[0])
+    with pytest.raises(InputError, match="^study: .*000-001 has tables of seed 0; allowed: another study, or delete that folder$"):
+        runs.complete(settings)
+
+
 def test_frames_device_and_what_is_measured_besides_do_not_determine_a_network(saved, toy, untouched):
     assert runs.missing(toy(regime="varying", seeds="0-1", frames=0, also="seen", device="auto")) == ()
 
