@@ -138,7 +138,7 @@ def _unpublished(settings: Settings, seeds: tuple[int, ...]) -> None:
     """One line of error where tables of these seeds are there and the networks are not: those trained now would not be theirs."""
     for path in group_folder(settings).parent.glob("*/runs.csv"):
         if twice := {*seeds} & {*pd.read_csv(path)["seed"]}:
-            raise InputError(f"study: {path.parent} has tables of seed {min(twice)}; allowed: another study, or delete that folder")
+            raise InputError(f"study: {path.parent} has seed {min(twice)} already; allowed: another study, or delete that folder")
 
 
 def missing(settings: Settings) -> tuple[int, ...]:

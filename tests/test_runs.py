@@ -172,12 +172,12 @@ def test_other_settings_never_overwrite(saved, toy, untouched):
 
 
 def test_networks_whose_tables_are_there_are_not_trained_anew(saved, toy, untouched):
-    settings, networks, folders = saved
+    settings, _, folders = saved
     table = runs.tables([runs.load(path, settings.study) for path in folders])["runs"]
     runs.write_table(table, runs.group_folder(settings) / "runs.csv")
     assert len(runs.complete(settings)) == 2
     shutil.rmtree(folders[0])
-    with pytest.raises(InputError, match="^study: .*000-001 has tables of seed 0; allowed: another study, or delete that folder$"):
+    with pytest.raises(InputError, match=r"^study: .*000-001 has seed 0 already; allowed: another study, or delete"):
         runs.complete(settings)
 
 
