@@ -87,11 +87,12 @@ def wide(width: int) -> str:
     """Register `mlp` at another width, the second layer half as wide; its name."""
 
     class Wide(models.MLP):
-        def __init__(self):
-            super().__init__()
-            self.hidden1 = models.with_relu(nn.Linear(2 * 28 * 28, width))
-            self.hidden2 = models.with_relu(nn.Linear(width, width // 2))
-            self.bottleneck = nn.Linear(width // 2, 2)
+        wide = width // 2
+
+        @classmethod
+        def layers(cls, digits=2, share=1):
+            yield "hidden1", models.with_relu(nn.Linear(digits * 28 * 28, width), flat=True)
+            yield "hidden2", models.with_relu(nn.Linear(width, width // 2))
 
     Wide.__name__ = f"Wide{width}"
     models.architecture(Wide)
@@ -126,7 +127,7 @@ def growth(device: str, pairs: int) -> pd.DataFrame:
 def contestants(pairs: int, device: str) -> dict:
     """{name: function that returns seconds per replica-epoch}; a name starts with its architecture, unless `mlp`."""
     counts, slow = (1, 4, 8, 16) if device == "cpu" else (1, 8, 64, 128), pairs // 2
-    others = [name for name, cls in models.ARCHITECTURES.items() if name != "mlp" and not issubclass(cls, Dose)]
+    others = [name for name, cls in models.ARCHITECTURES.items() if not ("_" in name or name == "mlp" or issubclass(cls, Dose))]
     return {
         **{f"mlp, {n} together": lambda n=n: batched(pairs, device, "mlp", n) for n in counts},
         **{f"{name}, 8 together": lambda name=name: batched(slow, device, name, 8) for name in others},
@@ -167,8 +168,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a folder to write the tables to")
     chosen = parser.parse_args()
     print(f"torch {torch.__version__}, {chosen.device}, {torch.get_num_threads()} threads, {os.cpu_count()} cores")
-    tables = {"speed": speed(chosen.pairs, chosen.device, chosen.rounds), "growth": growth(chosen.device, chosen.pairs // 2)}
-    for name, table in tables.items():
+    for name, rows in (("speed", (chosen.pairs, chosen.device, chosen.rounds)), ("growth", (chosen.device, chosen.pairs // 2))):
+        table = {"speed": speed, "growth": growth}[name](*rows)
         print("\n" + table.to_markdown(index=False, floatfmt=".3g") + "\n", flush=True)
         if chosen.out:
             chosen.out.mkdir(parents=True, exist_ok=True)

@@ -1,3 +1,5 @@
+import importlib
+
 import numpy as np
 import pytest
 import torch
@@ -230,3 +232,11 @@ def test_a_regime_whose_outputs_change_in_number_is_one_line(toy, splits):
             training.train(toy(regime="growing", epochs=2, final_epochs=0), splits)
     finally:
         del goals.REGIMES["growing"]
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs(monkeypatch):
+    monkeypatch.syspath_prepend(data.ROOT / "benchmarks")
+    benchmark = importlib.import_module("benchmark")
+    assert benchmark.one_growth("width", 32, "cpu", 256)["s in all"] > 0
+    assert benchmark.multiply_adds("mlp") == 426_374
