@@ -20,10 +20,12 @@ AS_THEY_ARE = "01_data", "02_train", "03_metric", "10_your_own"  # shown without
 
 def explored() -> str:
     """The explorer with the networks of the published study, in one piece with the page, so that it works from a disk."""
-    networks = [(runs.load(path, "paper"), None) for path in sorted((ROOT / "results" / "paper" / "runs").glob("*/seed-*"))]
+    networks = [runs.load(path, "paper") for path in sorted((ROOT / "results" / "paper" / "runs").glob("*/seed-*"))]
     if not networks:
         return ""
-    start = f'const root = document.getElementById("explorer"), data = {json.dumps(explorer.packed(networks))};'
+    young = [(run, min(run.frames)) for run in networks if run.frames][:1]  # a page has room for one
+    packed = explorer.packed([(run, None) for run in networks] + young)
+    start = f'const root = document.getElementById("explorer"), data = {json.dumps(packed)};'
     script = f'<script type="module">\n{explorer.SCRIPT.read_text()}\n{start}\nroot.explorer = mount(root, data);\n</script>'
     return f'```{{raw}} html\n<div id="explorer"></div>\n{script}\n```'
 
