@@ -1,7 +1,7 @@
 """Training as it is here against that of another commit, by turns: python benchmarks/against.py e478099
 
-Both train the same in fresh processes, 8 networks of each architecture together. Seconds per replica-epoch, the least of all rounds,
-since other work only adds.
+Both train the same in fresh processes, 8 networks of each architecture together. Seconds per replica-epoch, the least of all
+rounds, since other work only adds.
 """
 
 import subprocess
