@@ -261,14 +261,16 @@ def swept(table: pd.DataFrame, level: pd.DataFrame, names: dict[str, str], label
 
 
 def fine_tuning(table: pd.DataFrame, label: str) -> plt.Figure:
-    """Means and intervals of held-out R² on new goals by steps of fine-tuning, a line for each arm. table: arm, steps, mean, low,
-    high, in order of steps."""
+    """Means and intervals of what is left unexplained of new goals, 1 - R², by steps of fine-tuning, a line for each arm. table:
+    arm, steps, mean, low, high (of R²), in order of arm and steps."""
     figure, ((ax,),) = _panels(1, 1, 2.4)
-    palette = arm_colours(table["arm"])
+    palette, table = arm_colours(table["arm"]), table.assign(**{name: 1 - table[name] for name in ("mean", "low", "high")})
     for arm, rows in table.groupby("arm", sort=False):
         _means(ax, range(len(rows)), rows, palette[arm], fmt="o-")
     ax.set_xticks(range(table["steps"].nunique()), table["steps"].unique())
-    ax.set(xlabel="steps of fine-tuning", ylabel="held-out R² on new goals")
+    ax.set(xlabel="steps of fine-tuning", ylabel="1 - R² on new goals, log scale", yscale="log")
+    ax.set_yticks([0.1, 0.2, 0.5, 1, 2, 5], ["0.1", "0.2", "0.5", "1", "2", "5"])
+    ax.minorticks_off()
     return _finished(figure, label, palette, _sign("mean, 95 % t interval", marker="o"))
 
 
@@ -287,6 +289,7 @@ def multiverse(curve: pd.DataFrame, choices: list[str], ylabel: str, label: str)
     below.eventplot(marks, lineoffsets=range(len(rows)), linelengths=0.76, linewidths=0.7, colors="k")
     below.set_yticks(range(len(rows)), [taken for _, taken in rows], fontsize=6.5)
     below.set(ylim=(len(rows) - 0.5, -0.5), xlabel=f"{len(curve)} specifications, sorted")
+    below.xaxis.get_major_locator().set_params(integer=True)
     for choice in choices:
         first = [name for name, _ in rows].index(choice)
         below.axhline(first - 0.5, color=GREY, lw=0.5)
@@ -308,7 +311,8 @@ def _finished(figure: plt.Figure, label: str, palette: dict[str, str], *signs) -
     """With its title and, below, its key: the colours, then other signs."""
     key = [*(_sign(name, colour, ls="", marker="s") for name, colour in palette.items()), *signs]
     if key:
-        figure.legend(handles=key, loc="outside lower center", ncols=len(key))
+        rows = 1 + sum(len(one.get_label()) + 6 for one in key) // 115  # letters that fit on a line
+        figure.legend(handles=key, loc="outside lower center", ncols=-(-len(key) // rows))
     figure.suptitle(label)
     return figure
 

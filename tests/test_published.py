@@ -249,10 +249,12 @@ def test_the_article_says_what_the_tables_say():
         ]
         for name in ends.index
     }
+    adapts = table("transfer_difference.csv", steps=30, name="varying standardised - fixed").iloc[0]
     less_harm = {"architecture": "mixer", "read": "at the end", "measure": "interchange_error_over_chance"}
     for said in (
         *(f"| `{name}` | {ends[name]} | {' | '.join(both)} |" for name, both in by_architecture.items()),
         f"by {' '.join(change('matched.csv', **beside | less_harm))} of what chance does",
+        f"was lower by {-adapts['difference']:.2f} ({-adapts['high']:.2f} to {-adapts['low']:.2f}), and",
         f"from {score['mlp', 'fixed']} to {score['mlp', 'varying']}",
         f"is up to {readings['chance'].max():.2f}. Under {len(readings)} *readings*",
         f"{(readings['chance'] > 0.2).sum()} give a chance above 0.2",
