@@ -11,4 +11,4 @@ myst_heading_anchors = 3
 nb_execution_mode = "off"
 nb_merge_streams = True
 nb_code_prompt_show, nb_code_prompt_hide = "Show the code", "Hide the code"
-html_static_path, html_css_files = ["static"], ["page.css"]
+html_static_path, html_css_files, html_js_files = ["static"], ["page.css"], [("page.js", {"defer": "defer"})]

@@ -10,7 +10,7 @@ const STYLE = `
 .explorer canvas.units { width: 100%; height: 54px; display: block; image-rendering: pixelated; border: 1px solid #8886 }
 .explorer select, .explorer button { font: inherit; padding: 0.2em 0.5em; min-height: 2.2em; max-width: 100% }
 .explorer fieldset { border: 0; padding: 0; margin: 0; min-width: 0 }
-.explorer legend, .explorer h4 { font-size: 1em; font-weight: bold; margin: 0 0 0.2em; padding: 0 }
+.explorer legend, .explorer h3 { font-size: 1em; font-weight: bold; margin: 0 0 0.2em; padding: 0 }
 .explorer .answer { min-width: 13em; flex: 1 }
 .explorer p { margin: 0.2em 0 }
 .explorer .key { font-size: 0.85em }
@@ -202,7 +202,7 @@ export function mount(root, data) {
       element("p", answer, { textContent: text });
     layers.replaceChildren();
     network.layers.slice(0, -1).forEach((layer, k) => {
-      element("h4", layers, { textContent: `${layer.name}, ${layer.units} units` });
+      element("h3", layers, { textContent: `${layer.name}, ${layer.units} units` });
       const canvas = element("canvas", layers, { className: "units", role: "img", ariaLabel: `units of ${layer.name}: ${ROWS.join(", ")}` });
       paint(canvas, layer, seen[0][k], seen[1][k]);
     });
