@@ -55,7 +55,8 @@ def build(study: str) -> None:
                 nbformat.write(page, source / "notebooks" / original.name)
         headline = folder / "headline.md"
         article = source / "article.md"
-        article.write_text(article.read_text().replace("<!-- explorer -->", explored()))
+        text = article.read_text().replace("../figures/paper/", "figures/").replace("../results/paper/notebooks/", "notebooks/")
+        article.write_text(text.replace("<!-- explorer -->", explored()))
         (source / "headline.md").write_text(headline.read_text() if headline.exists() else "")
         if sphinx(["-q", "-d", f"{temporary}/doctrees", "-D", f"html_title=modvar: {study}", str(source), str(site)]):
             raise InputError("book: Sphinx could not build it; see above")
