@@ -205,12 +205,12 @@ CLAIMS = re.findall(r"(?ms)^\d\. .*?(?=^\d\. |\n\n)", README)
 
 @pytest.mark.parametrize("item", CLAIMS, ids=lambda item: item[:1])
 def test_the_readmes_claims_are_in_the_tables_they_name(item):
-    """Each `n = 16: -0.11 (-0.13 to -0.10)` is a row of a table that the claim links to; other numbers are in them, too."""
+    """Each `-0.11 (-0.13 to -0.10; n = 16)` is a row of a table that the claim links to; other numbers are in them, too."""
     tables = [pd.read_csv(data.ROOT / name) for name in re.findall(r"\((results/paper/[^)]+\.csv)\)", item)]
     number = r"(-?\d+\.\d+)"
-    claim = re.compile(rf"n = (\d+): {number} \({number} to {number}\)")
+    claim = re.compile(rf"{number} \({number} to {number}; n = (\d+)\)")
     rows = [table[["n", "difference", "low", "high"]].dropna() for table in tables if "difference" in table]
-    made = {(str(int(row.n)), *(f"{value:.2f}" for value in row[1:])) for part in rows for row in part.itertuples(index=False)}
+    made = {(*(f"{value:.2f}" for value in row[1:]), str(int(row.n))) for part in rows for row in part.itertuples(index=False)}
     assert not {found.groups() for found in claim.finditer(item)} - made
     others = re.findall(number, re.sub(r"\([^)]*/[^)]*\)", "", claim.sub("", item)))
     cells = {f"{value:.2f}" for table in tables for value in table.select_dtypes("number").to_numpy().ravel()}
