@@ -154,6 +154,7 @@ def test_again_there_is_nothing_to_do_and_nothing_changes(project):
     assert project.content() == before
 
 
+@pytest.mark.slow
 def test_a_table_and_a_figure_that_were_deleted_are_made_again(project):
     before = {k: v for k, v in project.content().items() if k.endswith((".csv", ".md", ".svg", ".png")) and "/book/" not in k}
     (project.study / "summary.csv").unlink()
@@ -179,6 +180,7 @@ def test_a_clone_with_the_tables_alone_trains_nothing(project):
     (kept / "results/tiny/runs").rename(project.study / "runs")
 
 
+@pytest.mark.slow
 def test_an_arm_of_ones_own_code_that_is_added_is_trained_alone_and_the_analysis_runs_again(project, monkeypatch):
     tables = {path: path.stat().st_mtime_ns for path in project.study.glob("groups/*/*/*")}
     weights = {path: path.stat().st_mtime_ns for path in project.study.glob("runs/*/*/*")}
@@ -237,6 +239,7 @@ def test_make_and_the_graph_agree_where_results_go(tmp_path, given, lands):
     assert (tmp_path / lands / ".original.lock").exists()
 
 
+@pytest.mark.slow
 def test_a_second_make_waits_for_the_first(project):
     tables = {path: path.stat().st_mtime_ns for path in project.study.glob("groups/*/*/*")}
     with open(project.root / "results" / ".tiny.lock", "w") as lock:
