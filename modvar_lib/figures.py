@@ -175,7 +175,7 @@ def contrasts(table: pd.DataFrame, margin: float, xlabel: str, label: str) -> pl
     ax, at = axes[0][0], np.arange(len(table))
     ax.axvspan(-margin, margin, color=GREY, alpha=0.2, lw=0)
     ax.axvline(0, color="k", lw=0.8)
-    shade = [GREY if word in ("not shown", "equivalent") else COLOURS[0] for word in table["verdict"]]
+    shade = [COLOURS[0] if word.startswith(("more", "less")) else GREY for word in table["verdict"]]
     ax.hlines(at, table["t_low"], table["t_high"], color=shade, lw=1)
     ax.hlines(at, table["low"], table["high"], color=shade, lw=3, alpha=0.5)
     ax.scatter(table["difference"], at, color=shade, s=16, zorder=3)

@@ -67,17 +67,17 @@ def holm(p) -> np.ndarray:
 
 def verdict(difference: dict, margin: float, p: float | None = None) -> str:
     """What is said of a `paired_difference`: more or less, if both of its intervals exclude 0 and p (default: its own) is below
-    0.05; equivalent, if both are within ± margin; else not shown. So where the intervals disagree, the more cautious word.
+    0.05; equivalent, if both are within ± margin; both words, if both hold; not shown, if neither. So where the intervals
+    disagree, the more cautious word.
 
     >>> bounds = {"low": 0.01, "t_low": 0.02, "high": 0.04, "t_high": 0.05, "p": 0.01}
     >>> verdict(bounds, margin=0.05), verdict(bounds, margin=0.05, p=0.1), verdict(bounds, margin=0.03, p=0.1)
-    ('more', 'equivalent', 'not shown')
+    ('more, equivalent', 'equivalent', 'not shown')
     """
     low, high = min(difference["low"], difference["t_low"]), max(difference["high"], difference["t_high"])
     clear = (difference["p"] if p is None else p) < 1 - CONFIDENCE
-    if clear and (low > 0 or high < 0):
-        return "more" if low > 0 else "less"
-    return "equivalent" if -margin <= low and high <= margin else "not shown"
+    words = {"more": clear and low > 0, "less": clear and high < 0, "equivalent": -margin <= low and high <= margin}
+    return ", ".join(word for word, holds in words.items() if holds) or "not shown"
 
 
 def at_equal_error(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:

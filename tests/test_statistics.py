@@ -73,6 +73,7 @@ def test_the_verdict_is_the_more_cautious_of_two_intervals():
 
     assert said(0.1, 0.3, 0.1, 0.3) == "more" and said(-0.3, -0.1, -0.3, -0.1) == "less"
     assert said(0.1, 0.3, -0.1, 0.3) == said(0.1, 0.3, 0.1, 0.3, p=0.06) == "not shown"
+    assert said(0.01, 0.03, 0.01, 0.02) == "more, equivalent"
     assert said(-0.04, 0.04, -0.05, 0.05) == "equivalent" and said(-0.04, 0.04, -0.06, 0.05) == "not shown"
     nan = float("nan")
     assert said(nan, nan, nan, nan, nan) == "not shown"
