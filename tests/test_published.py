@@ -276,7 +276,7 @@ def test_the_readme_makes_claims_and_counts_networks():
     assert len(CLAIMS) >= 4 and sum("n = 16" in item for item in CLAIMS) >= 4
     sizes = published("runs").groupby(runs.KEYS[:-1]).size()
     eight = sorted(set(sizes[sizes == 8].index.get_level_values("architecture")))
-    counted = f"{sizes.sum()} networks in {len(sizes)} arms: 16 seeds, the same in all; 8 for `{'` and `'.join(eight)}`."
+    counted = f"{sizes.sum()} networks in {len(sizes)} arms: 16 seeds, the same in all; 8 for `{'`, `'.join(eight)}`."
     assert set(sizes) <= {8, 16} and counted in " ".join(README.split())
 
 
