@@ -192,7 +192,7 @@ def ruler(table: pd.DataFrame, order: list[str], xlabel: str, label: str) -> plt
     """Networks on the scale of one measure: a panel for each architecture, a line for each kind of network. values: architecture,
     network, mean, low, high; order: kinds from above."""
     architectures = list(table["architecture"].unique())
-    figure, axes = _panels(len(architectures), min(4, len(architectures)), 0.2 * len(order) + 0.7, sharex=True, sharey=True)
+    figure, axes = _panels(len(architectures), min(5, len(architectures)), 0.2 * len(order) + 0.7, sharex=True, sharey=True)
     palette = arm_colours(order)
     for ax, architecture in zip(axes.flat, architectures):
         rows = select(table, architecture=architecture).set_index("network").reindex(order)
