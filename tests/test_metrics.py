@@ -157,7 +157,8 @@ def test_tables_of_a_group(group, splits, scored):
     assert set(measures["copy"]) == {"trained", "untrained", "shifted", "seen"} and set(measures["seed"]) == {3, 4}
     assert not measures.duplicated([*runs.KEYS, "copy", "layer", "side", "measure"]).any()
     for run in networks:
-        alone = metrics.measure(run, splits[1], pairs=100).reset_index(drop=True)
+        with training.one_thread(True):  # as in a group: a percentile of errors that tie hangs on rounding
+            alone = metrics.measure(run, splits[1], pairs=100).reset_index(drop=True)
         together = study.select(measures, seed=run.settings.seed, copy="trained").reset_index(drop=True)
         pd.testing.assert_frame_equal(alone, together)
     expected = {
