@@ -80,6 +80,19 @@ def verdict(difference: dict, margin: float, p: float | None = None) -> str:
     return ", ".join(word for word, holds in words.items() if holds) or "not shown"
 
 
+def in_words(table: pd.DataFrame, rows: list[str], columns: str) -> pd.DataFrame:
+    """Differences to be read: each with its bootstrap interval as text, in rows and columns by those of the table.
+
+    >>> row = {"arm": "varying", "read": "at the end", "difference": -0.171, "low": -0.22, "high": -0.116}
+    >>> in_words(pd.DataFrame([row]), ["arm"], "read").loc["varying", "at the end"]
+    '-0.17 (-0.22 to -0.12)'
+    """
+    numbers = ((table[name].round(2) + 0.0).map("{:.2f}".format) for name in ("difference", "low", "high"))  # + 0.0: no -0.00
+    words = [f"{middle} ({low} to {high})" for middle, low, high in zip(*numbers)]
+    words = table.assign(words=words)[table["difference"].notna()]
+    return words.set_index([*rows, columns])["words"].unstack(sort=False).fillna("")
+
+
 def at_equal_error(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     """Networks of two arms, matched by seed, where their errors are equal. Of each pair, r is the lower of the two final R²: that
     network is read at its end, the other where its R² first reaches r, linearly between the kept moments around that point.

@@ -197,11 +197,19 @@ def arms(table: pd.DataFrame) -> pd.Series:
     return (table["regime"] + " " + variant).str.strip()
 
 
-def along(training: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
-    """A table `training` with `r2`, on x + y after so many epochs, and `arm`; without the moment before the first epoch."""
-    r2 = history.assign(epoch=history["epoch"] + 1, r2=history["sum_r2"])[[*KEYS, "epoch", "r2"]]
-    table = training.merge(r2, on=[*KEYS, "epoch"])
-    return table.assign(arm=arms(table))
+def along(study: str) -> pd.DataFrame:
+    """Measures along training: the end, as in `measures`, and where moments before it were kept, those; with `epoch` (how many
+    were done), `r2` (on x + y then), `arm`, and `failed` (see `final`)."""
+    history = table(study, "history").rename(columns={"sum_r2": "r2"})
+    history["epoch"] += 1
+    last = final(history, "r2")[[*KEYS, "epoch", "failed"]]
+    every = [select(table(study, "measures"), copy="trained").merge(last.drop(columns="failed"), on=KEYS)]
+    if any(study_folder(study).glob("groups/*/*/training.csv")):
+        every += [table(study, "training")]
+    rows = [*KEYS, "epoch", "layer", "side", "measure"]
+    every = pd.concat(every)[[*rows, "place", "value"]].drop_duplicates(rows, ignore_index=True)
+    every = every.merge(history[[*KEYS, "epoch", "r2"]], on=[*KEYS, "epoch"]).merge(last.drop(columns="epoch"), on=KEYS)
+    return every.assign(arm=arms(every))
 
 
 def primary() -> dict:

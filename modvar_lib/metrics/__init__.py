@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
+from operator import sub, truediv
 
 import pandas as pd
 import torch
@@ -50,19 +51,21 @@ LIGHT = _metrics("activation_change", "selectivity", "effect_selectivity", "inte
 METRICS = LIGHT | _metrics("digit_selectivity", "weights", "lesion", "information", "refit")
 COSTLY = _metrics("clusterability")
 CHANCE = {  # what is read against its value at chance: (measure, its value at chance, how)
-    "side_selectivity_above_chance": ("side_selectivity", "side_selectivity_rotated", "sub"),
-    "effect_selectivity_above_chance": ("effect_selectivity", "effect_selectivity_rotated", "sub"),
-    "weight_modularity_above_chance": ("weight_modularity", "weight_modularity_shuffled", "sub"),
-    "interchange_error_over_chance": ("interchange_error", "interchange_error_random", "div"),
+    "side_selectivity_above_chance": ("side_selectivity", "side_selectivity_rotated", sub),
+    "effect_selectivity_above_chance": ("effect_selectivity", "effect_selectivity_rotated", sub),
+    "effect_selectivity_of_possible": ("effect_selectivity", "effect_selectivity_rotated", lambda v, c: (v - c) / (1 - c)),
+    "weight_modularity_above_chance": ("weight_modularity", "weight_modularity_shuffled", sub),
+    "interchange_error_over_chance": ("interchange_error", "interchange_error_random", truediv),
 }
 
 
 def against_chance(measures: pd.DataFrame) -> pd.DataFrame:
-    """A table of measures with those in CHANCE added: value minus value at chance (`above`), or the ratio (`over`)."""
+    """A table of measures with those in CHANCE added: value minus value at chance (`above`), that as a
+    part of what is possible (`of_possible`: 1 where every unit serves one side alone), or the ratio (`over`)."""
     keys = [name for name in measures.columns if name not in ("measure", "value", "note")]
     wide = measures.pivot(index=keys, columns="measure", values="value")
     parts = [
-        getattr(wide[measure], how)(wide[chance]).rename("value").reset_index().assign(measure=name)
+        how(wide[measure], wide[chance]).rename("value").reset_index().assign(measure=name)
         for name, (measure, chance, how) in CHANCE.items()
         if measure in wide and chance in wide
     ]
