@@ -151,7 +151,8 @@ def readings(table: pd.DataFrame, original: dict[str, list[float]], label: str) 
         ax.scatter(part["fixed"], part["varying"], color=palette[architecture], **looks)
     ax.set(xlabel="mean score of fixed", ylabel="mean score of varying", aspect="equal")
     taps = [_sign(f"{tap} the nonlinearity", marker=marker, ls="") for tap, marker in markers.items()]
-    return _finished(figure, label, palette, *taps, _sign("original, mean ± spread", GREY, lw=6, alpha=0.3))
+    key = _sign("original, mean ± spread", GREY, lw=6, alpha=0.3), _sign("larger: likelier", GREY, marker="o", ls="", alpha=0.6)
+    return _finished(figure, label, palette, *taps, *key, _sign("equal means", GREY, lw=0.8, ls=":"))
 
 
 def along(table: pd.DataFrame, names: dict[str, str], label: str) -> plt.Figure:
@@ -207,7 +208,7 @@ def ruler(table: pd.DataFrame, order: list[str], xlabel: str, label: str) -> plt
 
 def units(table: pd.DataFrame, label: str) -> plt.Figure:
     """A panel for each network, a column for each unit of one layer, as wide as its effect: its variance by the digit that moves
-    it. table: network, effect, left, interaction, right; the last three are shares of a unit's variance."""
+    it; above, selectivity by effect. table: network, effect, left, interaction, right, the last three shares of variance."""
     networks = list(table["network"].unique())
     figure, axes = _panels(len(networks), min(4, len(networks)), 1.4, sharey=True)
     shares = dict(zip(("left", "interaction", "right"), SIDES))
@@ -218,7 +219,8 @@ def units(table: pd.DataFrame, label: str) -> plt.Figure:
         for share, colour in shares.items():
             ax.bar(width.cumsum() - width, rows[share], width, below, align="edge", color=colour, lw=0.15, edgecolor="w")
             below = below + rows[share]
-        ax.set(title=network, xlabel="units, by effect", xticks=[], xlim=(0, 1), ylim=(0, 1))
+        selectivity = (width * (rows["left"] - rows["right"]).abs()).sum()
+        ax.set(title=f"{network}: {selectivity:.2f}", xlabel="units, by effect", xticks=[], xlim=(0, 1), ylim=(0, 1))
     axes[0][0].set_ylabel("share of a unit's variance")
     words = "moves with the left digit", "needs both at once", "moves with the right digit"
     return _finished(figure, label, dict(zip(words, SIDES)))
