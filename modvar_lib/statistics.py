@@ -112,6 +112,23 @@ def at_equal_error(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=["r2", "first", "second"])
 
 
+def matched_difference(first: pd.DataFrame, second: pd.DataFrame, read: str) -> dict[str, float]:
+    """`paired_difference` of two arms, read "at the end" of training or "at equal error". Tables as in `at_equal_error`.
+
+    >>> rows = [(0, 1, 0.4, 0.1), (0, 2, 0.8, 0.9), (1, 1, 0.3, 0.2), (1, 2, 0.7, 0.6)]
+    >>> table = pd.DataFrame(rows, columns=["seed", "epoch", "r2", "value"])
+    >>> less = table.assign(value=table["value"] / 2)
+    >>> round(float(matched_difference(table, less, "at the end")["difference"]), 3)
+    -0.375
+    """
+    if read == "at equal error":
+        pairs = at_equal_error(first, second)
+    else:
+        ends = (arm.sort_values("epoch").groupby("seed").tail(1).set_index("seed")["value"] for arm in (first, second))
+        pairs = pd.concat(ends, axis=1, keys=["first", "second"])
+    return paired_difference(pairs["first"], pairs["second"])
+
+
 def _reached(curve: np.ndarray, r2: float) -> float:
     """The value where a curve of (R², value) first reaches r2."""
     if curve[-1, 0] == r2:
