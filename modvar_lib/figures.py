@@ -180,7 +180,7 @@ def contrasts(table: pd.DataFrame, margin: float, xlabel: str, label: str) -> pl
     ax.hlines(at, table["t_low"], table["t_high"], color=shade, lw=1)
     ax.hlines(at, table["low"], table["high"], color=shade, lw=3, alpha=0.5)
     ax.scatter(table["difference"], at, color=shade, s=16, zorder=3)
-    words = [f"{row.verdict}, n = {row.n}" for row in table.itertuples()]
+    words = [f"{row.verdict}, n = {row.n}".removeprefix(", ") for row in table.itertuples()]
     for y, text in zip(at, words):
         ax.text(1.01, y, text, transform=ax.get_yaxis_transform(), fontsize=7, va="center")
     ax.set_yticks(at, table["name"])

@@ -81,14 +81,14 @@ def verdict(difference: dict, margin: float, p: float | None = None) -> str:
 
 
 def in_words(table: pd.DataFrame, rows: list[str], columns: str) -> pd.DataFrame:
-    """Differences to be read: each with its bootstrap interval as text, in rows and columns by those of the table.
+    r"""Differences to be read: each with its bootstrap interval as text, in rows and columns by those of the table.
 
     >>> row = {"arm": "varying", "read": "at the end", "difference": -0.171, "low": -0.22, "high": -0.116}
-    >>> in_words(pd.DataFrame([row]), ["arm"], "read").loc["varying", "at the end"]
+    >>> in_words(pd.DataFrame([row]), ["arm"], "read").loc["varying", "at the end"].replace("\xa0", " ")
     '-0.17 (-0.22 to -0.12)'
     """
     numbers = ((table[name].round(2) + 0.0).map("{:.2f}".format) for name in ("difference", "low", "high"))  # + 0.0: no -0.00
-    words = [f"{middle} ({low} to {high})" for middle, low, high in zip(*numbers)]
+    words = [f"{middle} ({low}\xa0to\xa0{high})" for middle, low, high in zip(*numbers)]  # the interval stays in one line
     words = table.assign(words=words)[table["difference"].notna()]
     return words.set_index([*rows, columns])["words"].unstack(sort=False).fillna("")
 
