@@ -1,6 +1,7 @@
 """How Sphinx builds the site of a study (build.py): notebooks as they were executed; nothing is fetched."""
 
-project = html_title = "modvar"
+project, author = "modvar", "the modvar contributors"
+html_title = project
 html_theme = "sphinx_book_theme"
 html_theme_options = {"use_fullscreen_button": False, "show_navbar_depth": 2, "navbar_persistent": [], "navbar_end": []}
 html_copy_source = True
