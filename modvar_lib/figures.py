@@ -65,7 +65,7 @@ def show(figure: plt.Figure, alt: str, path: Path | None = None, source: str = "
 
 def save(figure: plt.Figure, path: Path, alt: str, source: str = "") -> None:
     """Write path.png and path.svg, the same bytes for the same figure, with what it shows and where it comes from."""
-    words = {"Title": figure.get_suptitle(), "Description": alt, "Source": source}
+    words = {"Title": " ".join(figure.get_suptitle().split()), "Description": alt, "Source": source}
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
         picture = BytesIO()
         figure.savefig(picture, format=kind, metadata=words | metadata)
@@ -102,7 +102,7 @@ def headline(scores: pd.DataFrame, summary: pd.DataFrame, original: dict[str, li
             ax.errorbar(x - 0.36, mean, spread, fmt="D", color=GREY, capsize=3, ms=4, mfc="w")
         ticks = [f"{row.regime}\nn = {row.networks}\nfailed: {row.failed}" for row in rows.itertuples()]
         ax.set_xticks(range(len(rows)), ticks)
-        ax.set(xlim=(-0.6, len(rows) - 0.4), xlabel="", ylabel="activation change (original score)", title=architecture)
+        ax.set(xlim=(-0.6, len(rows) - 0.4), xlabel="", ylabel="original score", title=architecture)
     axes[0][0].set_ylim(0, max(0.8, 1.15 * scores["value"].max()))  # a wide interval may leave the picture
     key = _sign("failed network", ls="", marker="X", mew=0), _sign("original, mean ± spread", GREY, marker="D", mfc="w")
     return _finished(figure, label, {}, _NETWORK, _MEAN, *key)
@@ -113,9 +113,16 @@ def by_layer(values: pd.DataFrame, summary: pd.DataFrame, names: dict[str, str],
     layer, regime, mean, low, high; names: titles by measure."""
     measures, palette = [name for name in names if name in set(values["measure"])], colours(values["regime"])
     figure, axes = _panels(len(measures), len(measures), 2.2)
+    looks = {**HUE, "palette": palette, "hue_order": list(palette), "dodge": True, "jitter": False, "size": 2.7, "alpha": 0.35}
     for ax, measure in zip(axes[0], measures):
-        _networks(ax, select(values, measure=measure), select(summary, measure=measure), palette)
-        ax.set(title=names[measure], ylim=(0, 1.05 * ax.get_ylim()[1]))
+        points, step = select(values, measure=measure), 0.8 / len(palette)
+        order = list(points["layer"].unique())
+        sns.stripplot(points, x="layer", y="value", order=order, **looks, ax=ax)
+        for k, (regime, colour) in enumerate(palette.items()):
+            rows = select(summary, measure=measure, regime=regime).set_index("layer").reindex(order)
+            _means(ax, np.arange(len(order)) + step * (k - (len(palette) - 1) / 2 + 0.27), rows, colour)
+        ax.tick_params(axis="x", rotation=20 if len(order) > 3 else 0)
+        ax.set(title=names[measure], xlabel="", ylabel="", ylim=(0, 1.05 * ax.get_ylim()[1]))
     return _finished(figure, label, palette, _NETWORK, _MEAN)
 
 
@@ -123,17 +130,18 @@ def curves(history: pd.DataFrame, switches: list[int], label: str, floor: float 
     """Held-out R² by epoch, a line for each network: on the goal of the epoch, and on x + y; switches are dotted lines. history:
     architecture, regime, seed, epoch, test_r2, sum_r2, failed. Values below `floor` leave the picture."""
     scores, palette = {"test_r2": "goal of the epoch", "sum_r2": "x + y"}, colours(history["regime"])
-    lines = list(product(history["architecture"].unique(), scores))
-    figure, axes = _panels(len(lines), 2, 1.9, sharex=True, sharey=True)
-    looks = {**HUE, "palette": palette, "style": "failed", "dashes": {False: "", True: (3, 2)}}
-    looks |= {"units": "seed", "estimator": None, "lw": 0.7, "alpha": 0.6}
-    for ax, (architecture, column) in zip(axes.flat, lines):
+    panels = list(product(history["architecture"].unique(), scores))
+    figure, axes = _panels(len(panels), 2, 1.9, sharex=True, sharey=True)
+    looks = {**HUE, "palette": palette, "x": "epoch", "units": "seed", "estimator": None}
+    failing = {False: {"lw": 0.7, "alpha": 0.5}, True: {"lw": 1.5, "ls": (0, (3, 1)), "zorder": 3}}
+    for ax, (architecture, column) in zip(axes.flat, panels):
         for switch in switches:
             ax.axvline(switch - 0.5, color=GREY, lw=0.6, ls=":")
-        sns.lineplot(select(history, architecture=architecture), x="epoch", y=column, **looks, ax=ax)
+        for failed, part in select(history, architecture=architecture).groupby("failed"):
+            sns.lineplot(part, y=column, **looks, **failing[failed], ax=ax)
         ax.axhline(0, color=GREY, lw=0.6)
         ax.set(ylim=(floor, 1.03), title=f"{architecture}: R² on {scores[column]}", ylabel="held-out R²")
-    key = _sign("failed network", ls="--"), _sign("switch of the varying goal", GREY, ls=":")
+    key = _sign("failed network", **failing[True]), _sign("switch of the varying goal", GREY, ls=":")
     return _finished(figure, label, palette, *key)
 
 
@@ -141,18 +149,19 @@ def readings(table: pd.DataFrame, original: dict[str, list[float]], label: str) 
     """The plane of the two means, a point for each reading, and the box of the original's mean and spread. table: architecture,
     tap, fixed, varying, chance, which is the area of a point."""
     figure, axes = _panels(1, 1, 3.6)
-    ax, palette = axes[0][0], dict(zip(table["architecture"].unique(), COLOURS))
+    ax, palette = axes[0][0], dict(zip(table["architecture"].unique(), COLOURS[2:] + COLOURS))
     (x, dx), (y, dy) = original["fixed"], original["varying"]
     ax.add_patch(plt.Rectangle((x - dx, y - dy), 2 * dx, 2 * dy, color=GREY, alpha=0.3, lw=0))
     ax.axline((x, x), slope=1, color=GREY, lw=0.8, ls=":")
-    markers = {"after": "o", "before": "^"}
+    markers, area = {"after": "o", "before": "^"}, lambda chance: 6 + 150 * chance
     for (architecture, tap), part in table.groupby(["architecture", "tap"]):
-        looks = {"s": 8 + 120 * part["chance"], "alpha": 0.6, "marker": markers[tap], "linewidths": 0}
+        looks = {"s": area(part["chance"]), "alpha": 0.6, "marker": markers[tap], "linewidths": 0}
         ax.scatter(part["fixed"], part["varying"], color=palette[architecture], **looks)
     ax.set(xlabel="mean score of fixed", ylabel="mean score of varying", aspect="equal")
     taps = [_sign(f"{tap} the nonlinearity", marker=marker, ls="") for tap, marker in markers.items()]
-    key = _sign("original, mean ± spread", GREY, lw=6, alpha=0.3), _sign("larger: likelier", GREY, marker="o", ls="", alpha=0.6)
-    return _finished(figure, label, palette, *taps, *key, _sign("equal means", GREY, lw=0.8, ls=":"))
+    sizes = [_sign(f"chance {one}", GREY, marker="o", ls="", mew=0, ms=area(one) ** 0.5) for one in (0, 0.3, 0.6)]
+    key = _sign("original, mean ± spread", GREY, lw=6, alpha=0.3), _sign("equal means", GREY, lw=0.8, ls=":")
+    return _finished(figure, label, palette, *taps, *sizes, *key)
 
 
 def along(table: pd.DataFrame, names: dict[str, str], label: str) -> plt.Figure:
@@ -171,7 +180,7 @@ def along(table: pd.DataFrame, names: dict[str, str], label: str) -> plt.Figure:
 
 def contrasts(table: pd.DataFrame, margin: float, xlabel: str, label: str) -> plt.Figure:
     """Differences with both of their intervals, a line each; the band of equivalence is grey. table: name, n, difference, low,
-    high (bootstrap), t_low, t_high, verdict, in order from above."""
+    high (bootstrap), t_low, t_high, verdict, in order from above; if it has a column `declared`, the others are hollow."""
     figure, axes = _panels(1, 1, 0.3 * len(table) + 0.5)
     ax, at = axes[0][0], np.arange(len(table))
     ax.axvspan(-margin, margin, color=GREY, alpha=0.2, lw=0)
@@ -179,14 +188,19 @@ def contrasts(table: pd.DataFrame, margin: float, xlabel: str, label: str) -> pl
     shade = [COLOURS[0] if word.startswith(("more", "less")) else GREY for word in table["verdict"]]
     ax.hlines(at, table["t_low"], table["t_high"], color=shade, lw=1)
     ax.hlines(at, table["low"], table["high"], color=shade, lw=3, alpha=0.5)
-    ax.scatter(table["difference"], at, color=shade, s=16, zorder=3)
-    words = [f"{row.verdict}, n = {row.n}".removeprefix(", ") for row in table.itertuples()]
-    for y, text in zip(at, words):
-        ax.text(1.01, y, text, transform=ax.get_yaxis_transform(), fontsize=7, va="center")
-    ax.set_yticks(at, table["name"])
-    ax.set(ylim=(len(table) - 0.5, -0.5), xlabel=xlabel)
+    filled = table.get("declared", pd.Series(True, table.index)).astype(bool)
+    ax.scatter(table["difference"], at, facecolors=np.where(filled, shade, "w"), edgecolors=shade, s=16, zorder=3)
+    for y, row in enumerate(table.itertuples()):
+        words = f"{row.verdict}, n = {row.n}".removeprefix(", ")
+        ax.text(1.01, y, words, transform=ax.get_yaxis_transform(), fontsize=7, va="center")
+    ax.set(yticks=at, yticklabels=table["name"], ylim=(len(table) - 0.5, -0.5), xlabel=xlabel)
+    said = table["verdict"] != ""
+    palette = {"more or less": COLOURS[0], "neither" if said.all() else "neither, or no verdict": GREY} if said.any() else {}
+    palette = {word: colour for word, colour in palette.items() if colour in shade}
+    kinds = {True: _sign("declared", ls="", marker="o"), False: _sign("exploratory", ls="", marker="o", mfc="w")}
+    kinds = [sign for kind, sign in kinds.items() if kind in set(table.get("declared", ()))]
     key = _sign("BCa bootstrap, 95 %", lw=3, alpha=0.5), _sign("Student's t, 95 %", lw=1)
-    return _finished(figure, label, {}, *key, _sign(f"equivalent: within ± {margin:g}", GREY, lw=6, alpha=0.3))
+    return _finished(figure, label, palette, *kinds, *key, _sign(f"equivalent: within ± {margin:g}", GREY, lw=6, alpha=0.3))
 
 
 def ruler(table: pd.DataFrame, order: list[str], xlabel: str, label: str) -> plt.Figure:
@@ -200,9 +214,8 @@ def ruler(table: pd.DataFrame, order: list[str], xlabel: str, label: str) -> plt
         for y, network in enumerate(order):
             _means(ax, [y], rows.loc[[network]], palette[network], along="x", fmt="o", ms=4)
         ax.axvline(0, color=GREY, lw=0.8, ls=":")
-        ax.set(title=architecture, xlabel=fill(xlabel, 16))
-    axes[0][0].set_yticks(range(len(order)), order)
-    axes[0][0].set_ylim(len(order) - 0.5, -0.5)
+        ax.set(title=architecture, xlabel=fill(xlabel, 20))
+    axes[0][0].set(yticks=range(len(order)), yticklabels=order, ylim=(len(order) - 0.5, -0.5))
     return _finished(figure, label, {}, _sign("mean, 95 % t interval", marker="o"))
 
 
@@ -226,25 +239,31 @@ def units(table: pd.DataFrame, label: str) -> plt.Figure:
     return _finished(figure, label, dict(zip(words, SIDES)))
 
 
-def regimes(values: pd.DataFrame, summary: pd.DataFrame, order: list, names: dict[str, str], label: str) -> plt.Figure:
-    """A panel for each measure, a line for each regime; dotted: the mean of `fixed`. Logarithmic where a value is 20 times the
-    median. values: measure, regime, value; summary: measure, regime, mean, low, high."""
+def regimes(values: pd.DataFrame, summary: pd.DataFrame, order: list, names: dict, label: str, one="network") -> plt.Figure:
+    """A panel for each measure, a line for each regime; dotted: the mean of `fixed`. Logarithmic, but around 0, where a value is
+    20 times the median. values: measure, regime, value; summary: measure, regime, mean, low, high; one: what a point is."""
     figure, axes = _panels(len(names), len(names), 0.26 * len(order) + 0.6, sharey=True)
     palette = {name: {"fixed": COLOURS[0], "varying": COLOURS[1]}.get(name, GREY) for name in order}
     for ax, (measure, title) in zip(axes[0], names.items()):
         points = select(values, measure=measure, regime=order).dropna(subset="value")
-        far = len(points) and 0 < 20 * points["value"].median() < points["value"].max()
-        if far:  # they would hide the rest
-            ax.set_xscale("log", nonpositive="clip")
         looks = {**HUE, "palette": palette, "order": order, "jitter": False, "size": 2.5, "alpha": 0.35}
         sns.stripplot(points, x="value", y="regime", **looks, ax=ax)
         for y, regime in enumerate(order):
             _means(ax, [y + 0.24], select(summary, measure=measure, regime=regime), palette[regime], along="x")
         for mean in select(summary, measure=measure, regime="fixed")["mean"]:
             ax.axvline(mean, color=COLOURS[0], lw=0.8, ls=":")
-        low = points["value"][points["value"] > 0].min() / 2 if far else min(0, 1.1 * points["value"].min())
-        ax.set(xlim=(low, None), xlabel="logarithmic" if far else "", ylabel="", title=fill(title, 16))
-    return _finished(figure, label, {}, _NETWORK, _MEAN, _sign("mean of fixed", COLOURS[0], ls=":"))
+        ax.axvline(0, color=GREY, lw=0.6)
+        ax.set(xlabel="", ylabel="", title=fill(title, 20))
+        middle = points["value"].median()
+        if len(points) and 0 < 20 * middle < points["value"].max():  # far ones would hide the rest
+            near = 10.0 ** np.floor(np.log10(middle))
+            ax.set_xscale("symlog", linthresh=near)
+            ax.xaxis.set(major_locator=plt.FixedLocator([0, *near * 10.0 ** np.arange(9)]), major_formatter="{x:g}")
+            ax.set_xlabel(f"log scale from {near:g}")
+            ax.minorticks_off()
+            ax.autoscale(axis="x")  # with margins of this scale
+    key = _sign(f"one {one}", ls="", marker="o", alpha=0.35), _MEAN, _sign("mean of fixed", COLOURS[0], ls=":")
+    return _finished(figure, label, {}, *key)
 
 
 def swept(table: pd.DataFrame, level: pd.DataFrame, names: dict[str, str], label: str) -> plt.Figure:
@@ -258,7 +277,9 @@ def swept(table: pd.DataFrame, level: pd.DataFrame, names: dict[str, str], label
         for row in select(level, measure=measure).itertuples():
             ax.axhspan(row.low, row.high, color=COLOURS[0], alpha=0.25, linewidth=0)
         ax.set_xticks(range(len(rows)), list(rows["epochs"]))
-        ax.set(ylim=(0, None), title=fill(names[measure], 16) if ax in axes[0] else "", xlabel=f"{what}, epochs")
+        ax.axhline(0, color=GREY, lw=0.6)
+        ax.margins(x=0.1)
+        ax.set(title=fill(names[measure], 20) if ax in axes[0] else "", xlabel=f"{what}, epochs")
     return _finished(figure, label, {"varying": COLOURS[1]}, _sign("fixed", COLOURS[0], lw=6, alpha=0.25))
 
 
@@ -269,8 +290,8 @@ def fine_tuning(table: pd.DataFrame, label: str) -> plt.Figure:
     palette, table = arm_colours(table["arm"]), table.assign(**{name: 1 - table[name] for name in ("mean", "low", "high")})
     for arm, rows in table.groupby("arm", sort=False):
         _means(ax, range(len(rows)), rows, palette[arm], fmt="o-")
-    ax.set_xticks(range(table["steps"].nunique()), table["steps"].unique())
-    ax.set(xlabel="steps of fine-tuning", ylabel="1 - R² on new goals, log scale", yscale="log")
+    ax.set(xticks=range(table["steps"].nunique()), xticklabels=table["steps"].unique(), xlabel="steps of fine-tuning")
+    ax.set(ylabel="1 - R² on new goals, log scale", yscale="log")
     ax.set_yticks([0.1, 0.2, 0.5, 1, 2, 5], ["0.1", "0.2", "0.5", "1", "2", "5"])
     ax.minorticks_off()
     return _finished(figure, label, palette, _sign("mean, 95 % t interval", marker="o"))
@@ -315,28 +336,16 @@ def _finished(figure: plt.Figure, label: str, palette: dict[str, str], *signs) -
     if key:
         rows = 1 + sum(len(one.get_label()) + 6 for one in key) // 115  # letters that fit on a line
         figure.legend(handles=key, loc="outside lower center", ncols=-(-len(key) // rows))
-    figure.suptitle(label)
+    figure.suptitle(fill(label.replace(" = ", "\xa0=\xa0"), 110))
     return figure
 
 
 def _sign(label: str, colour: str = "k", **looks):
     """One entry of a key."""
-    return plt.Line2D([], [], color=colour, label=label, ms=4, **looks)
+    return plt.Line2D([], [], color=colour, label=label, **{"ms": 4} | looks)
 
 
 _NETWORK, _MEAN = _sign("one network", ls="", marker="o", alpha=0.35), _sign("mean, 95 % t interval", marker="s")
-
-
-def _networks(ax: plt.Axes, values: pd.DataFrame, summary: pd.DataFrame, palette: dict[str, str]) -> None:
-    """Layers along x and regimes side by side: networks as points, their mean and interval beside."""
-    order, step = list(values["layer"].unique()), 0.8 / len(palette)
-    looks = {**HUE, "palette": palette, "hue_order": list(palette), "dodge": True, "jitter": False, "size": 2.7, "alpha": 0.35}
-    sns.stripplot(values, x="layer", y="value", order=order, **looks, ax=ax)
-    for k, (regime, colour) in enumerate(palette.items()):
-        rows = select(summary, regime=regime).set_index("layer").reindex(order)
-        _means(ax, np.arange(len(order)) + step * (k - (len(palette) - 1) / 2 + 0.27), rows, colour)
-    ax.tick_params(axis="x", rotation=20 if len(order) > 3 else 0)
-    ax.set(xlabel="", ylabel="")
 
 
 def _means(ax: plt.Axes, at, rows: pd.DataFrame, colour: str, along: str = "y", fmt: str = "s", ms: float = 3) -> None:

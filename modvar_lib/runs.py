@@ -154,8 +154,7 @@ def save(networks: list[Trained]) -> list[Path]:
         for trained in networks:
             path = run_folder(trained.settings)
             path.parent.mkdir(parents=True, exist_ok=True)
-            for left in path.parent.glob(f".{path.name}-*"):  # by a process that was killed
-                shutil.rmtree(left)
+            _sweep(path)  # what a process that was killed left
             folders[path] = aside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
             aside.chmod(0o755)
             write(aside / "settings.json", _json(trained.settings.saved()))
@@ -166,12 +165,18 @@ def save(networks: list[Trained]) -> list[Path]:
                 write(aside / "frames.safetensors", to_bytes(frames))
             write(aside / "provenance.json", _json(provenance(trained)))
         for path, aside in folders.items():
-            shutil.rmtree(path, ignore_errors=True)  # incomplete
+            if path.exists():  # not removed in place: a kill would leave a part of it
+                path.rename(f"{aside}-old")
             aside.rename(path)
     finally:
-        for aside in folders.values():
-            shutil.rmtree(aside, ignore_errors=True)
+        for path in folders:
+            _sweep(path)
     return list(folders)
+
+
+def _sweep(path: Path) -> None:
+    for left in path.parent.glob(f".{path.name}-*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def load(path: Path, study: str = "original") -> Run:

@@ -6,6 +6,7 @@ from scipy import stats
 
 CONFIDENCE = 0.95
 RESAMPLES = 9999
+READS = END, EQUAL = "at the end", "at equal error"  # of training: how two arms are compared
 
 
 def describe(values) -> dict[str, float]:
@@ -34,7 +35,7 @@ def paired_difference(first: pd.Series, second: pd.Series, rng: int = 0) -> dict
     >>> result["n"], round(float(result["difference"]), 3), float(result["p"])
     (3, -0.133, 0.25)
     """
-    change = (second - first).dropna().to_numpy(dtype=float)
+    change = (second - first).dropna().sort_index().to_numpy(dtype=float)  # in one order: the bootstrap hangs on it
     n = len(change)
     names = ("difference", "low", "high", "t_low", "t_high", "p", "d")
     result = {"n": n, **dict.fromkeys(names, np.nan), "note": ""}
@@ -89,6 +90,7 @@ def in_words(table: pd.DataFrame, rows: list[str], columns: str) -> pd.DataFrame
     """
     numbers = ((table[name].round(2) + 0.0).map("{:.2f}".format) for name in ("difference", "low", "high"))  # + 0.0: no -0.00
     words = [f"{middle} ({low}\xa0to\xa0{high})" for middle, low, high in zip(*numbers)]  # the interval stays in one line
+    words = [text.removesuffix(" (nan\xa0to\xa0nan)") for text in words]  # of one pair
     words = table.assign(words=words)[table["difference"].notna()]
     return words.set_index([*rows, columns])["words"].unstack(sort=False).fillna("")
 
@@ -113,7 +115,7 @@ def at_equal_error(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 
 
 def matched_difference(first: pd.DataFrame, second: pd.DataFrame, read: str) -> dict[str, float]:
-    """`paired_difference` of two arms, read "at the end" of training or "at equal error". Tables as in `at_equal_error`.
+    """`paired_difference` of two arms, `read` being one of READS. Tables as in `at_equal_error`.
 
     >>> rows = [(0, 1, 0.4, 0.1), (0, 2, 0.8, 0.9), (1, 1, 0.3, 0.2), (1, 2, 0.7, 0.6)]
     >>> table = pd.DataFrame(rows, columns=["seed", "epoch", "r2", "value"])
@@ -121,7 +123,7 @@ def matched_difference(first: pd.DataFrame, second: pd.DataFrame, read: str) -> 
     >>> round(float(matched_difference(table, less, "at the end")["difference"]), 3)
     -0.375
     """
-    if read == "at equal error":
+    if read == EQUAL:
         pairs = at_equal_error(first, second)
     else:
         ends = (arm.sort_values("epoch").groupby("seed").tail(1).set_index("seed")["value"] for arm in (first, second))

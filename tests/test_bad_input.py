@@ -243,7 +243,7 @@ def test_other_errors_are_shown_whole(error):
 
 
 COMMANDS = [  # as a user types them, and a part of the one line
-    ("papermill", ["-p", "regmie", "varying"], "unknown parameter: got 'regmie'; allowed: study, "),
+    ("papermill", ["-p", "regmie", "varying"], "unknown parameter: got 'regmie'; allowed: "),
     ("papermill", ["-p", "notebook", "3"], "unknown parameter: got 'notebook'; allowed: study, "),
     (
         "papermill",

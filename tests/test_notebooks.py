@@ -71,6 +71,8 @@ def test_every_parameter_goes_through_settings_under_its_own_name(path):
         n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) == "notebook.settings"
     ]
     given = {word.arg: ast.unparse(word.value) for word in calls[0].keywords}
+    if given == {None: "{name: globals()[name] for name in Settings.model_fields}"}:
+        given = {name: name for name in Settings.model_fields}
     if None in given:  # **SIZE, a dict of them
         (size,) = [
             n.value for t in trees for n in t.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == given[None]

@@ -58,6 +58,19 @@ CHANCE = {  # what is read against its value at chance: (measure, its value at c
     "interchange_error_over_chance": ("interchange_error", "interchange_error_random", truediv),
 }
 
+NAMES = {  # what tables and figures call them
+    "activation_change": "original score",
+    "effect_selectivity_above_chance": "selectivity minus chance (by effect)",
+    "effect_selectivity_of_possible": "... as part of what is possible",
+    "side_selectivity": "side selectivity",
+    "side_selectivity_above_chance": "selectivity minus chance (by variance)",
+    "interaction": "interaction",
+    "interchange_error_over_chance": "interchange error / chance",
+    "lesion_leak": "lesion leak",
+    "weight_modularity": "weights: Newman's Q",
+    "specialisation": "specialisation F",
+}
+
 
 def against_chance(measures: pd.DataFrame) -> pd.DataFrame:
     """A table of measures with those in CHANCE added: value minus value at chance (`above`), that as a
