@@ -30,6 +30,17 @@ def explored() -> str:
     return f'```{{raw}} html\n<div id="explorer"></div>\n{script}\n```'
 
 
+def folded(cells: list) -> list:
+    """Code is folded until it is asked for, and cells that show nothing are folded into the one after them."""
+    together = []
+    for cell in cells:
+        if together and cell.cell_type == together[-1].cell_type == "code" and not together[-1].outputs:
+            cell.source = f"{together.pop().source}\n\n{cell.source}"
+        cell.metadata.setdefault("tags", []).append("hide-input")
+        together.append(cell)
+    return together
+
+
 def build(study: str) -> None:
     """Hand Sphinx the pages of this folder and the study's notebooks, of 02 and 03 those of its first group."""
     folder = study_folder(study)
@@ -44,9 +55,9 @@ def build(study: str) -> None:
             executed = sorted(folder.glob(f"notebooks/{original.stem}*.ipynb"))
             if executed or original.stem in AS_THEY_ARE:
                 page = nbformat.read([*executed, original][0], as_version=4)
+                if original.stem != "10_your_own":  # where code is the matter
+                    page.cells = folded(page.cells)
                 for cell in page.cells:
-                    if original.stem != "10_your_own":  # where code is the matter
-                        cell.metadata.setdefault("tags", []).append("hide-input")  # folded, until it is asked for
                     for output in cell.get("outputs", []):
                         if words := output.get("metadata", {}).get("image/png"):  # for those who do not see the figure
                             cell.metadata["mystnb"] = {"image": {"alt": words["alt"]}}

@@ -4,6 +4,7 @@ project, author = "modvar", "the modvar contributors"
 html_title = project
 html_theme = "sphinx_book_theme"
 html_theme_options = {"use_fullscreen_button": False, "show_navbar_depth": 2, "navbar_persistent": [], "navbar_end": []}
+html_theme_options["secondary_sidebar_items"] = {"**": []}  # its width is for figures and tables
 html_copy_source = True
 extensions = ["myst_nb", "sphinx-mathjax-offline"]  # the second puts MathJax beside the pages
 myst_enable_extensions = ["dollarmath", "amsmath"]

@@ -271,16 +271,17 @@ def swept(table: pd.DataFrame, level: pd.DataFrame, names: dict[str, str], label
     measure, epochs, mean, low, high; level: measure, mean, low, high."""
     lines = list(product(table["what"].unique(), names))
     figure, axes = _panels(len(lines), len(names), 1.7, sharey="col")
+    palette = arm_colours(["varying standardised"])
     for ax, (what, measure) in zip(axes.flat, lines):
         rows = select(table, what=what, measure=measure).sort_values("epochs")
-        _means(ax, range(len(rows)), rows, COLOURS[1], fmt="o-")
+        _means(ax, range(len(rows)), rows, palette["varying standardised"], fmt="o-")
         for row in select(level, measure=measure).itertuples():
             ax.axhspan(row.low, row.high, color=COLOURS[0], alpha=0.25, linewidth=0)
         ax.set_xticks(range(len(rows)), list(rows["epochs"]))
         ax.axhline(0, color=GREY, lw=0.6)
         ax.margins(x=0.1)
         ax.set(title=fill(names[measure], 20) if ax in axes[0] else "", xlabel=f"{what}, epochs")
-    return _finished(figure, label, {"varying": COLOURS[1]}, _sign("fixed", COLOURS[0], lw=6, alpha=0.25))
+    return _finished(figure, label, palette, _sign("fixed", COLOURS[0], lw=6, alpha=0.25))
 
 
 def fine_tuning(table: pd.DataFrame, label: str) -> plt.Figure:
