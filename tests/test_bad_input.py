@@ -244,7 +244,7 @@ def test_other_errors_are_shown_whole(error):
 
 COMMANDS = [  # as a user types them, and a part of the one line
     ("papermill", ["-p", "regmie", "varying"], "unknown parameter: got 'regmie'; allowed: "),
-    ("papermill", ["-p", "notebook", "3"], "unknown parameter: got 'notebook'; allowed: study, "),
+    ("papermill", ["-p", "notebook", "3"], "unknown parameter: got 'notebook'; allowed: "),
     (
         "papermill",
         ["-p", "epochs", "10", "-p", "final_epochs", "10", "-p", "regime", "varying"],
