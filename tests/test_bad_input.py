@@ -243,8 +243,8 @@ def test_other_errors_are_shown_whole(error):
 
 
 COMMANDS = [  # as a user types them, and a part of the one line
-    ("papermill", ["-p", "regmie", "varying"], "unknown parameter: got 'regmie'; allowed: "),
-    ("papermill", ["-p", "notebook", "3"], "unknown parameter: got 'notebook'; allowed: "),
+    ("papermill", ["-p", "regmie", "varying"], "unknown parameter: got 'regmie'; allowed: epochs, period, "),
+    ("papermill", ["-p", "notebook", "3"], "unknown parameter: got 'notebook'; allowed: epochs, period, "),
     (
         "papermill",
         ["-p", "epochs", "10", "-p", "final_epochs", "10", "-p", "regime", "varying"],
