@@ -221,7 +221,8 @@ def ruler(table: pd.DataFrame, order: list[str], xlabel: str, label: str) -> plt
 
 def units(table: pd.DataFrame, label: str) -> plt.Figure:
     """A panel for each network, a column for each unit of one layer, as wide as its effect: its variance by the digit that moves
-    it; above, selectivity by effect. table: network, effect, left, interaction, right, the last three shares of variance."""
+    it; above, selectivity by effect and its value at chance. table: network, chance, effect, and as shares of its variance left,
+    interaction, right."""
     networks = list(table["network"].unique())
     figure, axes = _panels(len(networks), min(4, len(networks)), 1.4, sharey=True)
     shares = dict(zip(("left", "interaction", "right"), SIDES))
@@ -233,7 +234,8 @@ def units(table: pd.DataFrame, label: str) -> plt.Figure:
             ax.bar(width.cumsum() - width, rows[share], width, below, align="edge", color=colour, lw=0.15, edgecolor="w")
             below = below + rows[share]
         selectivity = (width * (rows["left"] - rows["right"]).abs()).sum()
-        ax.set(title=f"{network}: {selectivity:.2f}", xlabel="units, by effect", xticks=[], xlim=(0, 1), ylim=(0, 1))
+        title = f"{network}\n{selectivity:.2f}, at chance {rows['chance'].iloc[0]:.2f}"
+        ax.set(title=title, xlabel="units, by effect", xticks=[], xlim=(0, 1), ylim=(0, 1))
     axes[0][0].set_ylabel("share of a unit's variance")
     words = "moves with the left digit", "needs both at once", "moves with the right digit"
     return _finished(figure, label, dict(zip(words, SIDES)))

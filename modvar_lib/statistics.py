@@ -115,7 +115,8 @@ def at_equal_error(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 
 
 def matched_difference(first: pd.DataFrame, second: pd.DataFrame, read: str) -> dict[str, float]:
-    """`paired_difference` of two arms, `read` being one of READS. Tables as in `at_equal_error`.
+    """`paired_difference` of two arms, `read` being one of READS, and level: the mean of the first over the same pairs. Tables as
+    in `at_equal_error`.
 
     >>> rows = [(0, 1, 0.4, 0.1), (0, 2, 0.8, 0.9), (1, 1, 0.3, 0.2), (1, 2, 0.7, 0.6)]
     >>> table = pd.DataFrame(rows, columns=["seed", "epoch", "r2", "value"])
@@ -128,7 +129,8 @@ def matched_difference(first: pd.DataFrame, second: pd.DataFrame, read: str) -> 
     else:
         ends = (arm.sort_values("epoch").groupby("seed").tail(1).set_index("seed")["value"] for arm in (first, second))
         pairs = pd.concat(ends, axis=1, keys=["first", "second"])
-    return paired_difference(pairs["first"], pairs["second"])
+    level = pairs["first"][pairs["second"].notna()].mean()
+    return {"level": level} | paired_difference(pairs["first"], pairs["second"])
 
 
 def _reached(curve: np.ndarray, r2: float) -> float:

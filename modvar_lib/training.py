@@ -6,6 +6,7 @@ pairs and goals; the losses are summed, so each replica's gradient is its own, a
 
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from modvar_lib import data, goals, models
 from modvar_lib.errors import InputError
 from modvar_lib.settings import Settings
 
+_ALONE = threading.Lock()
 COLUMNS = "epoch a b train_mse test_mse test_r2 sum_mse sum_r2".split()  # of a history
 
 
@@ -50,14 +52,15 @@ def train(settings: Settings, splits: tuple[data.Digits, data.Digits]) -> list[T
     """
     started, device = time.perf_counter(), settings.torch_device
     splits = tuple(split.to(device) for split in splits)
-    count = min(len(settings.seeds), torch.get_num_threads()) if device == "cpu" else 1
-    lots = [settings.model_copy(update={"seeds": tuple(p.tolist())}) for p in np.array_split(settings.seeds, count)]
     label, stop = f"{settings.arm} {settings.group}", threading.Event()
     with (
-        tqdm(total=settings.epochs * count, desc=label, unit="epoch", mininterval=5) as bar,
-        one_thread(device == "cpu"),
-        ThreadPoolExecutor(count) as pool,
+        one_thread(device == "cpu") as cores,
+        ThreadPoolExecutor(cores) as pool,
+        tqdm(desc=label, unit="epoch", mininterval=5) as bar,
     ):
+        count = min(len(settings.seeds), cores) if device == "cpu" else 1
+        lots = [settings.model_copy(update={"seeds": tuple(p.tolist())}) for p in np.array_split(settings.seeds, count)]
+        bar.reset(settings.epochs * count)
         jobs = [pool.submit(train_lot, lot, splits, bar, stop) for lot in lots]
         try:
             networks = [network for job in jobs for network in job.result()]
@@ -85,15 +88,17 @@ def kept_epochs(settings: Settings) -> tuple[int, ...]:
 
 
 @contextmanager
-def one_thread(applies: bool):
-    """torch's operations on one thread each for as long as this lasts, if it applies."""
-    before = torch.get_num_threads()
-    if applies:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def one_thread(applies: bool) -> Iterator[int]:
+    """torch's operations on one thread each for as long as this lasts, if it applies; what is given is how many they had. Two in
+    one process wait for each other: the number is the whole process's, and each would put back what the other had set."""
+    with _ALONE:
+        before = torch.get_num_threads()
+        if applies:
+            torch.set_num_threads(1)
+        try:
+            yield before
+        finally:
+            torch.set_num_threads(before)
 
 
 def train_lot(settings: Settings, splits: tuple[data.Digits, data.Digits], bar: tqdm, stop: threading.Event) -> list[tuple]:

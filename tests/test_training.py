@@ -1,4 +1,5 @@
 import importlib
+import threading
 
 import numpy as np
 import pytest
@@ -151,6 +152,27 @@ def test_an_error_in_one_lot_ends_the_training(toy, splits, monkeypatch):
     with pytest.raises(RuntimeError, match="no goal"):
         training.train(toy(regime="failing", seeds="0-3", epochs=50), splits)
     assert torch.get_num_threads() == before
+
+
+def test_trainings_in_threads_of_one_process_wait_for_each_other():
+    """Side by side, the second took the first one's single thread for the process's, trained in one lot, and left it so."""
+    before, had = torch.get_num_threads(), []
+
+    def second():
+        with training.one_thread(True) as cores:
+            had.append(cores)
+
+    torch.set_num_threads(2)
+    try:
+        with training.one_thread(True):
+            other = threading.Thread(target=second)
+            other.start()
+            other.join(0.2)
+            assert other.is_alive()
+        other.join()
+        assert had == [2] and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

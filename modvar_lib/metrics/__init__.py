@@ -148,8 +148,8 @@ def measure_group(settings: Settings, runs: list[Run]) -> dict[str, pd.DataFrame
     ]
     if settings.frames:
         jobs += [("training", partial(measure_training, run, splits[1], epochs=epochs)) for run in runs]
-    label, cores, tables = f"measuring {settings.arm} {settings.group}", torch.get_num_threads(), {}
-    with one_thread(True), threadpool_limits(1), ThreadPoolExecutor(cores) as pool:  # NumPy's and scikit-learn's, too
+    label, tables = f"measuring {settings.arm} {settings.group}", {}
+    with one_thread(True) as cores, threadpool_limits(1), ThreadPoolExecutor(cores) as pool:  # NumPy's and scikit-learn's, too
         results = pool.map(lambda job: job[1](), jobs)
         for (name, _), table in zip(jobs, tqdm(results, label, len(jobs), unit="table", mininterval=5)):
             tables.setdefault(name, []).append(table)
