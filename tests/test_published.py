@@ -251,10 +251,19 @@ def test_the_article_says_what_the_tables_say():
         for name in ends.index
     }
     adapts = table("transfer_difference.csv", steps=30).set_index("name").loc["varying standardised - fixed"]
-    less_harm = {"architecture": "mixer", "read": "at the end", "measure": "interchange_error_over_chance"}
+    mixer = table("matched.csv", **{name: beside[name] for name in ("networks", "contrast")}, architecture="mixer")
+    (harm,) = study.select(mixer, read="at the end", measure="interchange_error_over_chance").itertuples()
+    of_t = [f"{row.t_low:.2f} to {row.t_high:.2f}" for row in study.select(mixer, measure=primary).itertuples()]
+    regimes = ("additive", "varying", "factor", "tables")
+    equal_too = [change("regimes_difference.csv", arm=f"{name} standardised", read="at equal error") for name in regimes]
+    period = table("periods_difference.csv", read="at equal error").set_index("arm")
+    share = (-100 * period["difference"] / period["level"]).map("{:.0f} %".format)
     for said in (
+        *(f"(`{name}`) | {sizes[f'{name} standardised']} | {' '.join(both)} |" for name, both in zip(regimes, equal_too)),
+        f"({of_t[0]}; at equal error {of_t[1]})",
+        f"{share['varying standardised_period1']} of it at one epoch, {share['varying standardised']} at ten",
         *(f"| `{name}` | {ends[name]} | {' | '.join(both)} |" for name, both in by_architecture.items()),
-        f"by {' '.join(change('matched.csv', **beside | less_harm))} of what chance does",
+        f"by {-harm.difference:.2f} ({-harm.high:.2f} to {-harm.low:.2f}) of what chance does",
         f"was lower by {-adapts['difference']:.2f} ({-adapts['high']:.2f} to {-adapts['low']:.2f}), and",
         f"from {score['mlp', 'fixed']} to {score['mlp', 'varying']}",
         f"is up to {readings['chance'].max():.2f}. Under {len(readings)} *readings*",
