@@ -72,11 +72,13 @@ def kill(process: subprocess.Popen, how: str) -> None:
 
 
 def state(folder: Path) -> dict[str, bytes]:
-    """All that a study says: its tables (of runs.csv the settings), and of each network what was learnt."""
+    """All that a study says: its tables (of runs.csv the settings), and of each network what was learnt; and what is hidden."""
     root = folder / "results" / "kills"
     paths = [path for kind in ("*.csv", "*.md", "groups/*/*/*", "runs/*/*/*") for path in root.glob(kind)]
     content = {str(path.relative_to(root)): path.read_bytes() for path in paths if path.name != "provenance.json"}
     tables = [name for name in content if name.endswith("/runs.csv")]
+    hidden = (str(path.relative_to(root)) for path in root.rglob(".*") if path.name != ".snakemake_timestamp")
+    content |= dict.fromkeys(hidden, b"")
     return content | {name: pd.read_csv(root / name)[SETTINGS].to_csv().encode() for name in tables}
 
 
@@ -118,8 +120,6 @@ def trial(program, before: dict[str, bytes], seconds: float) -> tuple[list[str],
         wrong = [f"exit status {status}"] if status else []
         wrong += [f"{path} trained again" for path in complete if again.get(path) != complete[path]]
         wrong += [f"{name} differs" for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
-        left = (path for path in (folder / "results" / "kills").rglob(".*") if path.name != ".snakemake_timestamp")
-        wrong += [f"{path} is left" for path in left]
         return ways, f"{'; '.join(wrong)}\n{(folder / 'log.txt').read_text()[-5000:]}" if wrong else ""
 
 
