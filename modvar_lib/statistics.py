@@ -169,7 +169,7 @@ def differences(table: pd.DataFrame, by: list[str], first: str = "fixed", second
     for key, part in table.groupby(by, sort=False):
         wide = part.pivot(index="seed", columns=of, values="value").reindex(columns=[first, second])
         rows.append({**dict(zip(by, key)), **paired_difference(wide[first], wide[second])})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=[*by, *paired_difference(pd.Series(), pd.Series())])
 
 
 def in_and_out(table: pd.DataFrame, by: list[str], first: str = "fixed", second: str = "varying") -> pd.DataFrame:

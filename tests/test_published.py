@@ -258,7 +258,9 @@ def test_the_article_says_what_the_tables_say():
     equal_too = [change("regimes_difference.csv", arm=f"{name} standardised", read="at equal error") for name in regimes]
     period = table("periods_difference.csv", read="at equal error").set_index("arm")
     share = (-100 * period["difference"] / period["level"]).map("{:.0f} %".format)
+    price = {"measure": primary, "penalty": 0.001, "contrast": "varying - fixed", "read": "at equal error"}
     for said in (
+        f"`varying` minus `fixed` is {' '.join(change('penalty_difference.csv', **price))} at equal error (8 pairs)",
         *(f"(`{name}`) | {sizes[f'{name} standardised']} | {' '.join(both)} |" for name, both in zip(regimes, equal_too)),
         f"({of_t[0]}; at equal error {of_t[1]})",
         f"{share['varying standardised_period1']} of it at one epoch, {share['varying standardised']} at ten",
