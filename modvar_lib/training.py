@@ -55,8 +55,8 @@ def train(settings: Settings, splits: tuple[data.Digits, data.Digits]) -> list[T
     label, stop = f"{settings.arm} {settings.group}", threading.Event()
     with (
         one_thread(device == "cpu") as cores,
-        ThreadPoolExecutor(cores) as pool,
         tqdm(desc=label, unit="epoch", mininterval=5) as bar,
+        ThreadPoolExecutor(cores) as pool,
     ):
         count = min(len(settings.seeds), cores) if device == "cpu" else 1
         lots = [settings.model_copy(update={"seeds": tuple(p.tolist())}) for p in np.array_split(settings.seeds, count)]
