@@ -37,7 +37,7 @@ EXACT = 1e-12  # relative, of a number in a table
 PIXELS = 0.002  # mean difference of a figure, of the whole scale: letters may be drawn a hair's breadth apart
 LOSSES, BAND = ["train_mse", "test_mse", "sum_mse"], (1e-4, 1e-2)  # of a loss, relative, in the first and second epoch
 BANDS = {"resnet": (2e-3, 1e-1)}  # its losses move by 3e-4 and 0.02 when a network is trained alone; in its group not by a bit
-ADAM = [one for one in CONFIG.groups if 0 in one.seeds and one.optimizer == "adam"]  # a network that dies under SGD amplifies rounding
+ADAM = [one for one in CONFIG.groups if 0 in one.seeds and one.optimizer == "adam"]  # networks that die amplify rounding
 NETWORKS = {one.architecture: one for one in sorted(ADAM, key=lambda one: one.regime == "varying")}
 
 
