@@ -197,6 +197,23 @@ def arms(table: pd.DataFrame) -> pd.Series:
     return (table["regime"] + " " + variant).str.strip()
 
 
+def first_trained(table: pd.DataFrame, networks: pd.DataFrame) -> pd.Series:
+    """Like `arms`; but an arm that has the settings of another, trained again under a variant, has that other's name: of
+    arms with the same settings, the shortest. networks: the table `runs`.
+
+    >>> network = {"dataset": "MNIST", "architecture": "mlp", "regime": "fixed", "seed": 0}
+    >>> networks = pd.DataFrame([network | {"variant": variant} for variant in ("default", "again")])
+    >>> first_trained(networks, networks).to_list()
+    ['fixed', 'fixed']
+    """
+    settings = {k: v for k, v in Settings().saved().items() if k in networks and k not in ("variant", "seed")}
+    every = networks.fillna(settings).assign(arm=arms(networks))
+    every = every.sort_values("arm", key=lambda names: names.str.len(), kind="stable")
+    every["first"] = every.groupby([*settings])["arm"].transform("first")
+    names = every.drop_duplicates(KEYS[:-1]).set_index(KEYS[:-1])["first"]
+    return pd.Series(names.reindex(pd.MultiIndex.from_frame(table[KEYS[:-1]])).to_numpy(), table.index)
+
+
 def along(study: str) -> pd.DataFrame:
     """Measures along training: the end, as in `measures`, and where moments before it were kept, those; with `epoch` (how many
     were done), `r2` (on x + y then), `arm`, and `failed` (see `final`)."""
