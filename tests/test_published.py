@@ -255,7 +255,7 @@ def test_the_article_says_what_the_tables_say():
     mixer = table("matched.csv", **{name: beside[name] for name in ("networks", "contrast")}, architecture="mixer")
     (harm,) = study.select(mixer, read="at the end", measure="interchange_error_over_chance").itertuples()
     random = beside | {"contrast": "varying standardised - tables standardised", "read": "at the end", "measure": primary}
-    vit, mixer = (" ".join(change("matched.csv", **random | {"architecture": name})) for name in ("vit", "mixer"))
+    vit, mix = (" ".join(change("matched.csv", **random | {"architecture": name})) for name in ("vit", "mixer"))
     regimes = ("additive", "varying", "factor", "tables")
     equal_too = [change("regimes_difference.csv", arm=f"{name} standardised", read="at equal error") for name in regimes]
     period = table("periods_difference.csv", read="at equal error").set_index("arm")
@@ -264,7 +264,7 @@ def test_the_article_says_what_the_tables_say():
     for said in (
         f"`varying` minus `fixed` is {' '.join(change('penalty_difference.csv', **price))} at equal error (8 pairs)",
         *(f"(`{name}`) | {sizes[f'{name} standardised']} | {' '.join(both)} |" for name, both in zip(regimes, equal_too)),
-        f"`varying` minus `tables` is {vit} in `vit` and {mixer} in `mixer` (8 pairs",
+        f"`varying` minus `tables` is {vit} in `vit` and {mix} in `mixer` (8 pairs",
         f"{share['varying standardised_period1']} of it at one epoch, {share['varying standardised']} at ten",
         *(f"| `{name}` | {ends[name]} | {' | '.join(both)} |" for name, both in by_architecture.items()),
         f"by {-harm.difference:.2f} ({-harm.high:.2f} to {-harm.low:.2f}) of what chance does",
