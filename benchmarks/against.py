@@ -1,7 +1,8 @@
-"""Training as it is here against that of another commit, by turns: python benchmarks/against.py e478099
+"""Training as it is here against that of another commit, by turns: python benchmarks/against.py
+e478099
 
-Both train the same in fresh processes, 8 networks of each architecture together. Seconds per replica-epoch, the least of all
-rounds, since other work only adds.
+Both train the same in fresh processes, 8 networks of each architecture together. Seconds per
+replica-epoch, the least of all rounds, since other work only adds.
 """
 
 import subprocess
@@ -30,17 +31,28 @@ ONE = """if True:
 
 def main(commit: str) -> None:
     with tempfile.TemporaryDirectory() as other:
-        subprocess.run(["git", "-C", ROOT, "worktree", "add", "--detach", "--quiet", other, commit], check=True)
+        subprocess.run(
+            ["git", "-C", ROOT, "worktree", "add", "--detach", "--quiet", other, commit], check=True
+        )
         try:
             rows = []
             for name in ROUNDS * ARCHITECTURES:
                 ran = {
                     what: subprocess.run(
-                        [sys.executable, "-c", ONE, name], cwd=folder, capture_output=True, text=True, check=True
+                        [sys.executable, "-c", ONE, name],
+                        cwd=folder,
+                        capture_output=True,
+                        text=True,
+                        check=True,
                     )
                     for what, folder in ((commit, other), ("here", ROOT))
                 }
-                rows.append({"what": name, **{what: float(done.stdout.split()[-1]) for what, done in ran.items()}})
+                rows.append(
+                    {
+                        "what": name,
+                        **{what: float(done.stdout.split()[-1]) for what, done in ran.items()},
+                    }
+                )
         finally:
             subprocess.run(["git", "-C", ROOT, "worktree", "remove", "--force", other], check=True)
     table = pd.DataFrame(rows).groupby("what", sort=False).min()

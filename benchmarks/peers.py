@@ -1,6 +1,8 @@
-"""What one would write or pick instead: `mlp` on the same pairs of MNIST digits for one epoch, then its held-out error.
+"""What one would write or pick instead: `mlp` on the same pairs of MNIST digits for one epoch, then
+its held-out error.
 
-Every function returns seconds per network and epoch of 60,000 pairs. `python peers.py PAIRS` runs the DataLoader loop.
+Every function returns seconds per network and epoch of 60,000 pairs. `python peers.py PAIRS` runs
+the DataLoader loop.
 """
 
 import copy
@@ -23,7 +25,8 @@ EPOCH = 60_000  # pairs
 
 
 class Pairs(Dataset):
-    """What one would write first: two of torchvision's digits side by side, and the sum of their labels."""
+    """What one would write first: two of torchvision's digits side by side, and the sum of their
+    labels."""
 
     def __init__(self, digits, rows):
         self.digits, self.rows = digits, rows
@@ -43,18 +46,24 @@ def pair_sets(pairs: int) -> tuple[Pairs, Pairs]:
         raw.mkdir(parents=True)
         for path in data.files("MNIST"):
             (raw / path.name).symlink_to(path)
-        digits = [datasets.MNIST(root, train, transforms.ToTensor(), download=True) for train in (True, False)]
+        digits = [
+            datasets.MNIST(root, train, transforms.ToTensor(), download=True)
+            for train in (True, False)
+        ]
     rows = data.training_pairs(0, 0, pairs), data.evaluation_pairs(0, 5_000 * pairs // EPOCH)[:, :2]
     return tuple(Pairs(split, part.tolist()) for split, part in zip(digits, rows))
 
 
 def network() -> nn.Module:
-    first, second, *rest = [nn.Linear(*shape) for shape in ((1568, 128), (128, 64), (64, 2), (2, 1))]
+    first, second, *rest = [
+        nn.Linear(*shape) for shape in ((1568, 128), (128, 64), (64, 2), (2, 1))
+    ]
     return nn.Sequential(nn.Flatten(), first, nn.ReLU(), second, nn.ReLU(), *rest)
 
 
 def dataloader(pairs: int) -> float:
-    """A Dataset, a DataLoader and one network: training, then R² on held-out pairs, as `train` does."""
+    """A Dataset, a DataLoader and one network: training, then R² on held-out pairs, as `train`
+    does."""
     learn, test = (DataLoader(part, batch_size=256) for part in pair_sets(pairs))
     net, loss = network(), nn.MSELoss()
     optimizer = torch.optim.Adam(net.parameters())
@@ -77,7 +86,12 @@ def skorch(pairs: int) -> float:
     from skorch.helper import predefined_split
 
     learn, test = pair_sets(pairs)
-    options = {"batch_size": 256, "max_epochs": 1, "train_split": predefined_split(test), "verbose": 0}
+    options = {
+        "batch_size": 256,
+        "max_epochs": 1,
+        "train_split": predefined_split(test),
+        "verbose": 0,
+    }
     net = NeuralNetRegressor(network(), optimizer=torch.optim.Adam, lr=1e-3, **options)
     started = time.perf_counter()
     net.fit(learn, y=None)
@@ -88,12 +102,15 @@ def processes(pairs: int) -> float:
     """The DataLoader loop once per core, in processes of one thread each, all at once."""
     cores = len(os.sched_getaffinity(0))
     words, env = [sys.executable, __file__, str(pairs)], os.environ | {"OMP_NUM_THREADS": "1"}
-    running = [subprocess.Popen(words, env=env, stdout=subprocess.PIPE, text=True) for _ in range(cores)]
+    running = [
+        subprocess.Popen(words, env=env, stdout=subprocess.PIPE, text=True) for _ in range(cores)
+    ]
     return max(float(process.communicate()[0]) for process in running) / cores
 
 
 def tutorial_vmap(pairs: int, replicas: int = 8) -> float:
-    """Networks stacked as in PyTorch's tutorial on model ensembling, with Adam; pixels in memory, taken by indexing."""
+    """Networks stacked as in PyTorch's tutorial on model ensembling, with Adam; pixels in memory,
+    taken by indexing."""
     networks, (digits, _) = [network() for _ in range(replicas)], data.digits()
     parameters, buffers = stack_module_state(networks)
     base = copy.deepcopy(networks[0]).to("meta")
@@ -103,7 +120,9 @@ def tutorial_vmap(pairs: int, replicas: int = 8) -> float:
 
     optimizer = torch.optim.Adam(parameters.values())
     images = digits.images.float() / 255
-    rows = torch.stack([torch.from_numpy(data.training_pairs(i, 0, pairs)) for i in range(replicas)])
+    rows = torch.stack(
+        [torch.from_numpy(data.training_pairs(i, 0, pairs)) for i in range(replicas)]
+    )
     started = time.perf_counter()
     for batch in rows.split(256, 1):
         x = images[batch].flatten(-2)  # [R, B, 1568]

@@ -1,8 +1,9 @@
-"""How far from the published history are first epochs trained in other ways? python benchmarks/reproducibility.py
+"""How far from the published history are first epochs trained in other ways? python
+benchmarks/reproducibility.py
 
-Eight seeds of an arm of each architecture, in full epochs, against the history of the study `paper`. The largest
-relative difference of any loss, epoch by epoch; `same`: networks whose history is equal in every digit. About 20
-minutes on 2 cores.
+Eight seeds of an arm of each architecture, in full epochs, against the history of the study
+`paper`. The largest relative difference of any loss, epoch by epoch; `same`: networks whose history
+is equal in every digit. About 20 minutes on 2 cores.
 """
 
 import argparse
@@ -24,11 +25,13 @@ WAYS = {  # threads, and the groups that are trained one after the other
 
 
 def again(row: pd.Series, epochs: int, seeds: str) -> list[training.Trained]:
-    """The first epochs of a published arm, a row of runs.csv. Goals depend on the length of a schedule through its
-    final phase alone, so a shorter one without it begins the same."""
+    """The first epochs of a published arm, a row of runs.csv. Goals depend on the length of a
+    schedule through its final phase alone, so a shorter one without it begins the same."""
     values = row[list(Settings(seeds=row["seed"]).saved())].to_dict()
     epochs = min(epochs, values["epochs"] - values["final_epochs"])
-    settings = Settings.of_saved({**values, "seed": seeds, "epochs": epochs, "final_epochs": 0}, device="cpu")
+    settings = Settings.of_saved(
+        {**values, "seed": seeds, "epochs": epochs, "final_epochs": 0}, device="cpu"
+    )
     return training.train(settings, data.digits(settings.dataset))
 
 
@@ -47,16 +50,26 @@ def main() -> None:
         architecture=chosen.architectures.split(","),
     )
     for _, row in arms.groupby("architecture").tail(1).iterrows():
-        part = study.select(history, variant="default", architecture=row["architecture"], regime=row["regime"])
+        part = study.select(
+            history, variant="default", architecture=row["architecture"], regime=row["regime"]
+        )
         for way, (threads, groups) in list(WAYS.items())[: chosen.ways]:
             torch.set_num_threads(threads)
             networks = [trained for seeds in groups for trained in again(row, chosen.epochs, seeds)]
             apart, same = [], 0
             for now in networks:
-                was = study.select(part, seed=now.settings.seed).head(len(now.history)).reset_index(drop=True)
+                was = (
+                    study.select(part, seed=now.settings.seed)
+                    .head(len(now.history))
+                    .reset_index(drop=True)
+                )
                 same += was[now.history.columns].equals(now.history)
                 apart.append((now.history[LOSSES] / was[LOSSES] - 1).abs().max(axis=1))
-            network = {"torch": torch.__version__.split("+")[0], **row[["architecture", "regime"]], "trained": way}
+            network = {
+                "torch": torch.__version__.split("+")[0],
+                **row[["architecture", "regime"]],
+                "trained": way,
+            }
             largest = {f"epoch {i}": value for i, value in enumerate(np.max(apart, axis=0))}
             table.append({**network, "n": len(networks), "same": same, **largest})
     table = pd.DataFrame(table)
@@ -64,7 +77,9 @@ def main() -> None:
     if chosen.out:
         file = chosen.out / "reproducibility.csv"
         before = [pd.read_csv(file)] if file.is_file() else []
-        pd.concat([*before, table], ignore_index=True).to_csv(file, index=False, float_format="%.2g")
+        pd.concat([*before, table], ignore_index=True).to_csv(
+            file, index=False, float_format="%.2g"
+        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
-"""What does a network cost besides its training? python benchmarks/scaling.py (CPU seconds; read ratios within one run)
+"""What does a network cost besides its training? python benchmarks/scaling.py (CPU seconds; read
+ratios within one run)
 
-graph      dry runs of the real Snakefile with generated configs, against groups (one job each) and networks
-execution  the real Snakefile with its commands replaced by scripts that leave the files that a job leaves
+graph      dry runs of the real Snakefile with generated configs, against groups (one job each) and
+           networks
+execution  the real Snakefile with its commands replaced by scripts that leave the files that a job
+           leaves
 tables     study.table over so many groups: copies of a published one, under other seeds
 """
 
@@ -27,13 +30,21 @@ mkdir -p $MODVAR_RESULTS/$2/book; touch $MODVAR_RESULTS/$2/book/index.html""",
 }
 
 
-def spent(words: list[str], results: Path, commands: Path | None = None, config: Path | None = None) -> dict:
-    """CPU seconds of a command and of all that it starts, and the peak MB of the largest of these processes.
-    commands: a folder with programs that take the place of others."""
+def spent(
+    words: list[str], results: Path, commands: Path | None = None, config: Path | None = None
+) -> dict:
+    """CPU seconds of a command and of all that it starts, and the peak MB of the largest of these
+    processes. commands: a folder with programs that take the place of others."""
     folders = [*filter(None, [commands]), Path(sys.executable).parent, os.environ["PATH"]]
-    env = {"MODVAR_RESULTS": str(results), "MODVAR_CONFIG": str(config), "PATH": os.pathsep.join(map(str, folders))}
+    env = {
+        "MODVAR_RESULTS": str(results),
+        "MODVAR_CONFIG": str(config),
+        "PATH": os.pathsep.join(map(str, folders)),
+    }
     with tempfile.TemporaryFile("w+") as log:
-        child = subprocess.Popen(words, cwd=data.ROOT, env=os.environ | env, stdout=subprocess.DEVNULL, stderr=log)
+        child = subprocess.Popen(
+            words, cwd=data.ROOT, env=os.environ | env, stdout=subprocess.DEVNULL, stderr=log
+        )
         _, status, used = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
         log.seek(0)
@@ -44,7 +55,9 @@ def spent(words: list[str], results: Path, commands: Path | None = None, config:
 
 def config(groups: int, size: int, folder: Path) -> Path:
     path = folder / f"{groups}x{size}.yaml"
-    path.write_text(yaml.safe_dump({**TOY, "seeds": f"0-{groups * size // 2 - 1}", "group_size": size}))
+    path.write_text(
+        yaml.safe_dump({**TOY, "seeds": f"0-{groups * size // 2 - 1}", "group_size": size})
+    )
     return path
 
 
@@ -65,12 +78,20 @@ def execution(groups: int, size: int, folder: Path) -> dict:
 
 def tables(groups: int, size: int, folder: Path) -> dict:
     """Copies of a group of 8, whatever the size of others."""
-    source, results = runs.study_folder("paper") / "groups" / "MNIST-mlp-fixed" / "000-007", folder / f"tables{groups}"
+    source, results = (
+        runs.study_folder("paper") / "groups" / "MNIST-mlp-fixed" / "000-007",
+        folder / f"tables{groups}",
+    )
     table = pd.read_csv(source / "measures.csv", dtype={"note": str})
     for i in range(groups):
         part = table.assign(seed=table["seed"] + 8 * i)
-        runs.write_table(part, results / "scaling" / "groups" / "MNIST-mlp-fixed" / f"{i:03d}" / "measures.csv")
-    return spent([sys.executable, "-c", "from modvar_lib import study; study.table('scaling', 'measures')"], results)
+        runs.write_table(
+            part, results / "scaling" / "groups" / "MNIST-mlp-fixed" / f"{i:03d}" / "measures.csv"
+        )
+    return spent(
+        [sys.executable, "-c", "from modvar_lib import study; study.table('scaling', 'measures')"],
+        results,
+    )
 
 
 def main() -> None:
@@ -82,8 +103,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         for part in (graph, execution, tables):
             todo = [(g, s) for g in groups for s in (sizes if part is graph else sizes[-1:])]
-            rows = [{"groups": g, "seeds per group": s, **part(g, s, Path(temporary))} for g, s in todo]
-            print(f"\n{part.__name__}\n\n{pd.DataFrame(rows).to_markdown(index=False, floatfmt='.4g')}", flush=True)
+            rows = [
+                {"groups": g, "seeds per group": s, **part(g, s, Path(temporary))} for g, s in todo
+            ]
+            print(
+                f"\n{part.__name__}\n\n{pd.DataFrame(rows).to_markdown(index=False, floatfmt='.4g')}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """modvar: do networks trained on modularly varying goals become more modular?
 
-The rooms, ground floor first (a room imports only those above it in this list):
-errors, streams, goals, data, models, settings, training, runs, metrics, statistics, figures, notebook.
+The rooms, ground floor first (a room imports only those above it in this list): errors, streams,
+goals, data, models, settings, training, runs, metrics, statistics, figures, notebook.
 """
 
 import os
 
-# Large tensors in huge pages, or fresh memory takes a third of a convolutional training step. Read once, by torch.
+# Large tensors in huge pages, or fresh memory takes a third of a convolutional training step. Read
+# once, by torch.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

@@ -1,4 +1,5 @@
-"""Copies of a network with one thing changed, to see which measures notice. The network that is given stays as it is.
+"""Copies of a network with one thing changed, to see which measures notice. The network that is
+given stays as it is.
 
 `rotated` and `shifted` compute the same function as the original, to rounding; `shuffled` does not.
 """
@@ -15,30 +16,36 @@ from modvar_lib.errors import InputError, lookup
 
 
 def haar(normal: Tensor) -> Tensor:
-    """A rotation drawn uniformly (Haar), from a square of standard normal numbers; of [U, m], its first m columns."""
+    """A rotation drawn uniformly (Haar), from a square of standard normal numbers; of [U, m], its
+    first m columns."""
     q, r = torch.linalg.qr(normal)
     return q * r.diagonal().sign()
 
 
 def rotated(network: nn.Module, *layers: str, seed: int = 0) -> nn.Module:
-    """The units of each layer turned by a random rotation (Haar), and back at the entrance of the next layer: same function, same
-    original score, and whatever the single units stood for is mixed."""
+    """The units of each layer turned by a random rotation (Haar), and back at the entrance of the
+    next layer: same function, same original score, and whatever the single units stood for is
+    mixed."""
     for layer in layers:
         with torch.no_grad():
             _, seen = models.activations(network, torch.zeros(1, 2, 28, 28))
         units = lookup({name: h.shape[1] for (name, _), h in seen.items()}, "layer", layer)
         turn = haar(torch.from_numpy(rng("measures", seed).standard_normal((units, units)))).float()
-        network = _between(network, layer, lambda h, turn=turn: h @ turn, lambda h, turn=turn: h @ turn.T)
+        network = _between(
+            network, layer, lambda h, turn=turn: h @ turn, lambda h, turn=turn: h @ turn.T
+        )
     return network
 
 
 def shifted(network: nn.Module, layer: str, by: float) -> nn.Module:
-    """A constant added to every unit of a layer, and taken away at the entrance of the next layer: same function."""
+    """A constant added to every unit of a layer, and taken away at the entrance of the next layer:
+    same function."""
     return _between(network, layer, lambda h: h + by, lambda h: h - by)
 
 
 def shuffled(network: nn.Module, seed: int = 0) -> nn.Module:
-    """The entries of every weight matrix and kernel in random order, layer by layer; biases stay."""
+    """The entries of every weight matrix and kernel in random order, layer by layer; biases
+    stay."""
     changed, generator = copy.deepcopy(network), rng("measures", seed)
     for p in changed.parameters():
         if p.dim() > 1:
@@ -56,13 +63,16 @@ def _by_its_size(run, subject) -> nn.Module:
 COPIES = {  # name: (run, subject of its network) -> network
     "untrained": lambda run, subject: run.network(0),
     "shuffled": lambda run, subject: shuffled(subject.network, subject.seed),
-    "rotated": lambda run, subject: rotated(subject.network, *subject.layers[:-2], seed=subject.seed),
+    "rotated": lambda run, subject: rotated(
+        subject.network, *subject.layers[:-2], seed=subject.seed
+    ),
     "shifted": _by_its_size,
 }
 
 
 def _between(network: nn.Module, layer: str, there: Callable, back: Callable) -> nn.Module:
-    """A copy with `there` of the units of a layer, [B, U], and `back` before the next one; pre-activations stay."""
+    """A copy with `there` of the units of a layer, [B, U], and `back` before the next one;
+    pre-activations stay."""
     names = [name for name, _ in network.named_children()]
     if layer not in names[:-1]:
         raise InputError(f"layer: got {layer!r}; allowed: {', '.join(names[:-1])}")
@@ -70,5 +80,7 @@ def _between(network: nn.Module, layer: str, there: Callable, back: Callable) ->
     module, following = getattr(changed, layer), getattr(changed, names[names.index(layer) + 1])
     last = module[-1] if isinstance(module, nn.Sequential) else module
     last.register_forward_hook(lambda _, args, out: there(out.flatten(1)).view_as(out))
-    following.register_forward_pre_hook(lambda _, args: back(args[0].flatten(1)).view_as(args[0]), prepend=True)
+    following.register_forward_pre_hook(
+        lambda _, args: back(args[0].flatten(1)).view_as(args[0]), prepend=True
+    )
     return changed

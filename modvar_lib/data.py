@@ -1,7 +1,9 @@
-"""Digits, pairs of digits side by side (left, right; 28 x 56 pixels in all), and the random streams.
+"""Digits, pairs of digits side by side (left, right; 28 x 56 pixels in all), and the random
+streams.
 
-Letters: N pairs, P = 784 pixels of one digit. A pair is two row numbers into the images of one split, so a pair costs
-16 bytes and the images are in memory once. Training pairs use the 60,000 training digits, evaluation pairs the 10,000 others.
+Letters: N pairs, P = 784 pixels of one digit. A pair is two row numbers into the images of one
+split, so a pair costs 16 bytes and the images are in memory once. Training pairs use the 60,000
+training digits, evaluation pairs the 10,000 others.
 """
 
 import gzip
@@ -18,13 +20,24 @@ from torch import Tensor
 from modvar_lib.errors import InputError, command, lookup
 
 ROOT = Path(__file__).resolve().parents[1]
-DATASETS = dict.fromkeys(["MNIST", "FashionMNIST", "KMNIST"])  # names of torchvision.datasets classes
-STREAMS = ("weights", "pairs", "goals", "evaluation", "tables", "measures", "additive")  # new ones go to the end
+DATASETS = dict.fromkeys(
+    ["MNIST", "FashionMNIST", "KMNIST"]
+)  # names of torchvision.datasets classes
+STREAMS = (
+    "weights",
+    "pairs",
+    "goals",
+    "evaluation",
+    "tables",
+    "measures",
+    "additive",
+)  # new ones go to the end
 
 
 def rng(stream: str, seed: int, index: int = 0) -> np.random.Generator:
-    """The generator of one stream of one seed: every draw is a pure function of (stream, seed, index), no global random state is
-    used, and streams, seeds and indices are independent of each other."""
+    """The generator of one stream of one seed: every draw is a pure function of (stream, seed,
+    index), no global random state is used, and streams, seeds and indices are independent of each
+    other."""
     return np.random.default_rng([STREAMS.index(stream), seed, index])
 
 
@@ -48,7 +61,8 @@ def data_folder() -> Path:
 
 
 def files(dataset: str) -> list[Path]:
-    """The four .gz files of a data set, present and with the checksums that torchvision knows; else one line of error."""
+    """The four .gz files of a data set, present and with the checksums that torchvision knows; else
+    one line of error."""
     from torchvision import datasets
     from torchvision.datasets.utils import check_integrity
 
@@ -58,9 +72,13 @@ def files(dataset: str) -> list[Path]:
     for name, md5 in getattr(datasets, dataset).resources:
         path = raw / name
         if not path.is_file():
-            raise InputError(f"dataset: {path} is missing; put it there, or run: make data DATASET={dataset}")
+            raise InputError(
+                f"dataset: {path} is missing; put it there, or run: make data DATASET={dataset}"
+            )
         if not check_integrity(path, md5):
-            raise InputError(f"dataset: {path} is damaged, its MD5 is not {md5}; delete it and put the original there")
+            raise InputError(
+                f"dataset: {path} is damaged, its MD5 is not {md5}; delete it and put the original there"
+            )
         paths.append(path)
     return paths
 
@@ -72,39 +90,52 @@ def checksums(dataset: str) -> dict[str, str]:
 
 def digits(dataset: str = "MNIST") -> tuple[Digits, Digits]:
     """The training and the test split. Only local files are read; none is fetched or written."""
-    arrays = {path.name.split("-")[0] + path.name.split("-")[1]: _idx(path) for path in files(dataset)}
+    arrays = {
+        path.name.split("-")[0] + path.name.split("-")[1]: _idx(path) for path in files(dataset)
+    }
     return tuple(
-        Digits(torch.from_numpy(arrays[f"{split}images"]).flatten(1), torch.from_numpy(arrays[f"{split}labels"]).long())
+        Digits(
+            torch.from_numpy(arrays[f"{split}images"]).flatten(1),
+            torch.from_numpy(arrays[f"{split}labels"]).long(),
+        )
         for split in ("train", "t10k")
     )
 
 
 def _idx(path: Path) -> np.ndarray:
-    """A file in MNIST's format: 4 bytes of which the last is the number of dimensions, their sizes as big-endian 4-byte numbers,
-    then one byte per value."""
+    """A file in MNIST's format: 4 bytes of which the last is the number of dimensions, their sizes
+    as big-endian 4-byte numbers, then one byte per value."""
     content = gzip.decompress(path.read_bytes())
     sizes = np.frombuffer(content, ">i4", count=content[3], offset=4)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(sizes).copy()
 
 
 def training_pairs(seed: int, epoch: int, count: int, digits_in_split: int = 60_000) -> np.ndarray:
-    """[count, 2] rows (left, right), uniform and independent, drawn afresh for every (seed, epoch)."""
+    """[count, 2] rows (left, right), uniform and independent, drawn afresh for every (seed,
+    epoch)."""
     return rng("pairs", seed, epoch).integers(digits_in_split, size=(count, 2))
 
 
 def evaluation_pairs(seed: int, count: int, digits_in_split: int = 10_000) -> np.ndarray:
-    """[count, 4] rows (left, right, another left, another right) of a split; a longer list starts with the shorter."""
+    """[count, 4] rows (left, right, another left, another right) of a split; a longer list starts
+    with the shorter."""
     return rng("evaluation", seed).integers(digits_in_split, size=(count, 4))
 
 
 def halves(images: Tensor, pairs: Tensor, buffer: Tensor | None = None) -> Tensor:
-    """What a network is given: [..., 2, 28, 28] float32 in 0..1 (pixel / 255), left and right half of each pair.
+    """What a network is given: [..., 2, 28, 28] float32 in 0..1 (pixel / 255), left and right half
+    of each pair.
 
-    pairs: [..., 2] rows of images. With `buffer`, 1-D and large enough, the result lies in it and lasts until its next use:
-    fresh memory for every batch would cost three times as much as the gathering itself.
+    pairs: [..., 2] rows of images. With `buffer`, 1-D and large enough, the result lies in it and
+    lasts until its next use: fresh memory for every batch would cost three times as much as the
+    gathering itself.
     """
     pixels = images.index_select(0, pairs.reshape(-1))
-    out = torch.empty(pixels.numel(), device=pixels.device) if buffer is None else buffer[: pixels.numel()]
+    out = (
+        torch.empty(pixels.numel(), device=pixels.device)
+        if buffer is None
+        else buffer[: pixels.numel()]
+    )
     return out.copy_(pixels.view(-1)).mul_(1 / 255).view(*pairs.shape, 28, 28)
 
 
@@ -114,7 +145,8 @@ def side_by_side(pair: Tensor) -> Tensor:
 
 
 def fetch(*names: str) -> None:
-    """Download data sets by torchvision into the data folder: the one place that may fetch, and only when asked."""
+    """Download data sets by torchvision into the data folder: the one place that may fetch, and
+    only when asked."""
     from torchvision import datasets
 
     for name in names:

@@ -12,7 +12,8 @@ NO_MEMORY = "can't allocate memory", "CUDA out of memory"  # in torch's messages
 
 
 class InputError(ValueError):
-    """A parameter, file or folder is not usable; the message says which, what was got and what is allowed."""
+    """A parameter, file or folder is not usable; the message says which, what was got and what is
+    allowed."""
 
     def _render_traceback_(self) -> list[str]:  # what IPython, and so papermill, prints
         return [f"InputError: {self}"]
@@ -27,13 +28,18 @@ def one_line(error: BaseException) -> InputError | None:
             f"files: {error.filename or 'a file'}: {error.strerror}; allowed: folders that you may write, with free space; "
             "MODVAR_RESULTS says where results go, MODVAR_DATA where the data is"
         )
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(m in str(error) for m in NO_MEMORY)):
-        return InputError("memory: it ran out; allowed: fewer seeds together (seeds, group_size), a smaller batch_size")
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(m in str(error) for m in NO_MEMORY)
+    ):
+        return InputError(
+            "memory: it ran out; allowed: fewer seeds together (seeds, group_size), a smaller batch_size"
+        )
     return None
 
 
 def command(function) -> None:
-    """Run a command-line program: errors that a user can do something about end it with one line."""
+    """Run a command-line program: errors that a user can do something about end it with one
+    line."""
     try:
         function()
     except Exception as error:

@@ -1,13 +1,14 @@
 """Goals: what a network is asked for, and the regimes that set them epoch by epoch.
 
-A goal is a 10 x 10 float32 table T; the target of a pair with labels x (left) and y (right) is T[x, y]. It is modular exactly
-when T[x, y] = f(x) + g(y). A goal of K outputs is a 10 x 10 x K table.
-A regime is a pure function (epoch, seed, schedule) -> goal, so it can be read and tested without training; it says itself
-whether the optimiser restarts with it.
+A goal is a 10 x 10 float32 table T; the target of a pair with labels x (left) and y (right) is T[x,
+y]. It is modular exactly when T[x, y] = f(x) + g(y). A goal of K outputs is a 10 x 10 x K table. A
+regime is a pure function (epoch, seed, schedule) -> goal, so it can be read and tested without
+training; it says itself whether the optimiser restarts with it.
 
-`fixed` and `varying` are the experiment's; the others are controls, each with one thing of `varying` and not the rest. Goals
-that vary change when `varying` does, with the mean and the variance of its a·x + b·y where they can; but for `weighted`, `both`
-and `interaction`, with one goal throughout, all are x + y in the last `final_epochs` epochs.
+`fixed` and `varying` are the experiment's; the others are controls, each with one thing of
+`varying` and not the rest. Goals that vary change when `varying` does, with the mean and the
+variance of its a·x + b·y where they can; but for `weighted`, `both` and `interaction`, with one
+goal throughout, all are x + y in the last `final_epochs` epochs.
 """
 
 import inspect
@@ -25,13 +26,17 @@ MOST = 1_000_000
 
 
 class Schedule(BaseModel):
-    """What a regime may depend on besides epoch and seed. Defaults are the original experiment's."""
+    """What a regime may depend on besides epoch and seed. Defaults are the original
+    experiment's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     epochs: int = Field(100, ge=1, le=MOST, description=f"a whole number from 1 to {MOST}")
     period: int = Field(10, ge=1, le=MOST, description=f"a whole number of epochs from 1 to {MOST}")
     final_epochs: int = Field(
-        None, ge=0, validate_default=True, description="a whole number from 0 to epochs; left out, a tenth of epochs"
+        None,
+        ge=0,
+        validate_default=True,
+        description="a whole number from 0 to epochs; left out, a tenth of epochs",
     )
     max_coefficient: int = Field(8, ge=1, le=MOST, description=f"a whole number from 1 to {MOST}")
 
@@ -47,8 +52,8 @@ REGIMES: dict[str, Regime] = {}
 
 
 def regime(function: Regime | None = None, *, restarts: bool = False):
-    """Register a regime under its function's name (use as a decorator). restarts: the optimiser starts afresh whenever `varying`
-    would switch.
+    """Register a regime under its function's name (use as a decorator). restarts: the optimiser
+    starts afresh whenever `varying` would switch.
 
     >>> @regime
     ... def difference(epoch, seed, schedule):
@@ -63,7 +68,9 @@ def regime(function: Regime | None = None, *, restarts: bool = False):
     try:
         parameters.bind(0, 0, Schedule())
     except TypeError:
-        raise InputError(f"regime: {name} takes {parameters}; allowed: (epoch, seed, schedule)") from None
+        raise InputError(
+            f"regime: {name} takes {parameters}; allowed: (epoch, seed, schedule)"
+        ) from None
     function.restarts = restarts
     function.ends_on_the_sum = getattr(function, "ends_on_the_sum", False)
     REGIMES[name] = function
@@ -71,7 +78,8 @@ def regime(function: Regime | None = None, *, restarts: bool = False):
 
 
 def goal(name: str, epoch: int, seed: int, schedule: Schedule) -> Goal:
-    """The goal of a regime in an epoch; one line of error unless it has the form that this module's docstring describes."""
+    """The goal of a regime in an epoch; one line of error unless it has the form that this module's
+    docstring describes."""
     table = np.asarray(lookup(REGIMES, "regime", name)(epoch, seed, schedule))
     if table.shape[:2] != (10, 10) or table.ndim > 3 or table.dtype != np.float32:
         raise InputError(
@@ -113,8 +121,9 @@ def coefficients(goal: Goal) -> tuple[float, float]:
 
 
 def standardised(goal: Goal) -> Goal:
-    """The goal rescaled, each output apart, to the mean and the standard deviation that x + y has over the digit pairs; a
-    constant one stays as it is. What it asks for of the digits is the same; the size of the targets is that of x + y.
+    """The goal rescaled, each output apart, to the mean and the standard deviation that x + y has
+    over the digit pairs; a constant one stays as it is. What it asks for of the digits is the same;
+    the size of the targets is that of x + y.
 
     >>> table = standardised(linear(8, -3))
     >>> table.mean().round(3), table.std().round(3), SUM.std().round(3)
@@ -153,8 +162,8 @@ def ends_on_the_sum(function: Regime) -> Regime:
 
 
 def drawn(epoch: int, seed: int, schedule: Schedule) -> tuple[int, int]:
-    """a and b of an epoch: independent and uniform over the integers -max..max without 0, drawn anew at epochs
-    0, period, 2·period, ...
+    """a and b of an epoch: independent and uniform over the integers -max..max without 0, drawn
+    anew at epochs 0, period, 2·period, ...
 
     >>> [drawn(epoch, seed=0, schedule=Schedule()) for epoch in (0, 9, 10)]
     [(6, -4), (6, -4), (-2, -1)]
@@ -182,7 +191,8 @@ def offset(epoch: int, seed: int, schedule: Schedule) -> Goal:
 @regime
 @ends_on_the_sum
 def scaled(epoch: int, seed: int, schedule: Schedule) -> Goal:
-    """s·(x + y), s the root mean square of a, constant: 5.05 for the original's -8..8. The size of the targets."""
+    """s·(x + y), s the root mean square of a, constant: 5.05 for the original's -8..8. The size of
+    the targets."""
     drawable = np.arange(1, schedule.max_coefficient + 1)
     size = np.sqrt(np.mean(drawable**2))
     return linear(size, size)
@@ -199,7 +209,8 @@ def factor(epoch: int, seed: int, schedule: Schedule) -> Goal:
 @regime
 @ends_on_the_sum
 def tables(epoch: int, seed: int, schedule: Schedule) -> Goal:
-    """A random table, with the mean and variance that `varying` has at that time. It varies, and is not modular."""
+    """A random table, with the mean and variance that `varying` has at that time. It varies, and is
+    not modular."""
     like = linear(*drawn(epoch, seed, schedule))
     table = rng("tables", seed, epoch // schedule.period).standard_normal((10, 10))
     table = (table - table.mean()) / table.std()
@@ -209,8 +220,8 @@ def tables(epoch: int, seed: int, schedule: Schedule) -> Goal:
 @regime
 @ends_on_the_sum
 def additive(epoch: int, seed: int, schedule: Schedule) -> Goal:
-    """f(x) + g(y), f and g random functions of a digit, with the mean and variance that `varying` has at that time. It varies,
-    and is modular, but not linear."""
+    """f(x) + g(y), f and g random functions of a digit, with the mean and variance that `varying`
+    has at that time. It varies, and is modular, but not linear."""
     like = linear(*drawn(epoch, seed, schedule))
     f, g = rng("additive", seed, epoch // schedule.period).standard_normal((2, 10))
     table = f[:, None] + g
@@ -238,7 +249,8 @@ def restarts(epoch: int, seed: int, schedule: Schedule) -> Goal:
 
 @regime
 def interaction(epoch: int, seed: int, schedule: Schedule) -> Goal:
-    """Calibration: one random table a seed without its additive part, with the variance of x + y; some layer must interact."""
+    """Calibration: one random table a seed without its additive part, with the variance of x + y;
+    some layer must interact."""
     table = rng("tables", seed).standard_normal((10, 10))
     table = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
     return (SUM.mean() + SUM.std() * table / table.std()).astype(np.float32)

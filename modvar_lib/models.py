@@ -1,9 +1,11 @@
-"""Architectures: any nn.Module with named layers, the second-to-last a 2-node `bottleneck`, the last a scalar `readout`.
+"""Architectures: any nn.Module with named layers, the second-to-last a 2-node `bottleneck`, the
+last a scalar `readout`.
 
-A module takes halves [B, 2, 28, 28] (left, right; `data.side_by_side` lays them into one 28 x 56 picture) and returns
-[B, 1]; for a goal of K outputs the readout is replaced and [B, K] returned. Its direct children, in order, are its layers. For
-a layer that is an nn.Sequential, the pre-activation is the input of its last module, the nonlinearity; for any other layer it
-is the activation itself.
+A module takes halves [B, 2, 28, 28] (left, right; `data.side_by_side` lays them into one 28 x 56
+picture) and returns [B, 1]; for a goal of K outputs the readout is replaced and [B, K] returned.
+Its direct children, in order, are its layers. For a layer that is an nn.Sequential, the
+pre-activation is the input of its last module, the nonlinearity; for any other layer it is the
+activation itself.
 
 Letters: R replicas (seeds), B pairs in a batch, U units of a layer.
 """
@@ -52,17 +54,24 @@ def check(name: str, model: nn.Module, outputs: int = 1) -> None:
     with torch.no_grad():
         out, seen = activations(model, torch.zeros(3, 2, 28, 28))
     widths = {layer: value.shape[1] for (layer, when), value in seen.items() if when == "post"}
-    if list(widths)[-2:] != ["bottleneck", "readout"] or widths["bottleneck"] != 2 or out.shape != (3, outputs):
+    if (
+        list(widths)[-2:] != ["bottleneck", "readout"]
+        or widths["bottleneck"] != 2
+        or out.shape != (3, outputs)
+    ):
         raise InputError(
             f"architecture: {name} has layers {widths} and gives {tuple(out.shape)} for 3 pairs; "
             f"allowed: the last two layers are bottleneck with 2 units and readout, and 3 pairs give (3, {outputs})"
         )
     if any(True for _ in model.buffers()):
-        raise InputError(f"architecture: {name} has buffers; allowed: parameters only, so that replicas stay independent")
+        raise InputError(
+            f"architecture: {name} has buffers; allowed: parameters only, so that replicas stay independent"
+        )
 
 
 def activations(model: nn.Module, pairs: Tensor) -> tuple[Tensor, dict[tuple[str, str], Tensor]]:
-    """Output [B, 1] of one network and its activations {(layer, "pre" | "post"): [B, U]}, layers in order.
+    """Output [B, 1] of one network and its activations {(layer, "pre" | "post"): [B, U]}, layers in
+    order.
 
     >>> out, seen = activations(initial("mlp", seed=0), torch.zeros(3, 2, 28, 28))
     >>> tuple(out.shape), tuple(seen["hidden2", "post"].shape)
@@ -104,8 +113,8 @@ def overwritten(network: nn.Module, layer: str, change):
 
 
 def initial(name: str, seed: int, outputs: int = 1) -> nn.Module:
-    """A network with the initial weights of a seed (PyTorch's defaults for its modules), made on the CPU. With several
-    outputs its readout is 2 -> outputs; everything else is as with one.
+    """A network with the initial weights of a seed (PyTorch's defaults for its modules), made on
+    the CPU. With several outputs its readout is 2 -> outputs; everything else is as with one.
 
     >>> [name for name, _ in initial("mlp", seed=0).named_children()]
     ['hidden1', 'hidden2', 'bottleneck', 'readout']
@@ -123,24 +132,32 @@ def initial(name: str, seed: int, outputs: int = 1) -> nn.Module:
 
 
 class Replicas:
-    """R networks of one architecture as one batched program; the networks themselves stay as they are.
+    """R networks of one architecture as one batched program; the networks themselves stay as they
+    are.
 
-    leaves: {name: [R, ...]}, what the optimiser steps. Matrices [R, out, in] are kept as [R, in, out], the order in which
-    their gradients come: copying those into place would take a fifth of a training step.
+    leaves: {name: [R, ...]}, what the optimiser steps. Matrices [R, out, in] are kept as [R, in,
+    out], the order in which their gradients come: copying those into place would take a fifth of a
+    training step.
     """
 
     def __init__(self, networks: list[nn.Module], device: str = "cpu"):
         stacked, _ = stack_module_state(networks)
-        self.leaves = {k: turned(v.detach()).contiguous().to(device).requires_grad_() for k, v in stacked.items()}
+        self.leaves = {
+            k: turned(v.detach()).contiguous().to(device).requires_grad_()
+            for k, v in stacked.items()
+        }
         skeleton = deepcopy(networks[0]).to("meta")
-        self._forward = vmap(lambda parameters, pairs: functional_call(skeleton, parameters, (pairs,)))
+        self._forward = vmap(
+            lambda parameters, pairs: functional_call(skeleton, parameters, (pairs,))
+        )
 
     def __call__(self, pairs: Tensor) -> Tensor:
         """Outputs [R, B, K] for each replica's own pairs [R, B, 2, 28, 28]."""
         return self._forward({k: turned(v) for k, v in self.leaves.items()}, pairs)
 
     def connections(self) -> list[Tensor]:
-        """The weights of all layers before the readout, [R, ...] each: matrices and kernels, no biases and no gains of norms."""
+        """The weights of all layers before the readout, [R, ...] each: matrices and kernels, no
+        biases and no gains of norms."""
         return [
             leaf
             for name, leaf in self.leaves.items()
@@ -149,23 +166,28 @@ class Replicas:
 
     def weights(self, replica: int) -> dict[str, Tensor]:
         """One replica's weights, on the CPU."""
-        return {k: turned(v.detach())[replica].cpu().contiguous().clone() for k, v in self.leaves.items()}
+        return {
+            k: turned(v.detach())[replica].cpu().contiguous().clone()
+            for k, v in self.leaves.items()
+        }
 
 
 def turned(stacked: Tensor) -> Tensor:
-    """Leaves as a module has them, or back: matrices [R, in, out] as [R, out, in], all else as it is."""
+    """Leaves as a module has them, or back: matrices [R, in, out] as [R, out, in], all else as it
+    is."""
     return stacked.mT if stacked.dim() == 3 else stacked
 
 
 def with_relu(linear_map: nn.Module, flat: bool = False) -> nn.Sequential:
-    """A layer: a linear map, then a ReLU; flat: of what comes in, whatever its shape, as one vector."""
+    """A layer: a linear map, then a ReLU; flat: of what comes in, whatever its shape, as one
+    vector."""
     before = {"flat": nn.Flatten()} if flat else {}
     return nn.Sequential(OrderedDict(**before, map=linear_map, relu=nn.ReLU()))
 
 
 class _OneByOne(torch.autograd.Function):
-    """conv2d. Under vmap, one convolution per replica: vmap's own way is one convolution of R groups, and with one channel per
-    group that is four times slower on a CPU."""
+    """conv2d. Under vmap, one convolution per replica: vmap's own way is one convolution of R
+    groups, and with one channel per group that is four times slower on a CPU."""
 
     @staticmethod
     def forward(pictures, kernels, bias, stride):
@@ -203,15 +225,18 @@ class Stem(nn.Conv2d):
         super().__init__(1, maps, size, stride=stride)
 
     def forward(self, pairs: Tensor) -> Tensor:  # [B, digits, 28, 28] -> [B, maps, height, width]
-        return _OneByOne.apply(side_by_side(pairs).unsqueeze(1), self.weight, self.bias, self.stride)
+        return _OneByOne.apply(
+            side_by_side(pairs).unsqueeze(1), self.weight, self.bias, self.stride
+        )
 
 
 class Family(nn.Sequential):
     """Layers one after the other, then the bottleneck and the readout.
 
-    `layers(digits, share)` says what they are, by name, for pictures of one digit or of a pair (the default), as wide as
-    documented or 1 / share of that: the rulers of a family are made from it, see `architectures.calibration`. The first layer
-    takes [B, digits, 28, 28], the last one gives [B, wide / share].
+    `layers(digits, share)` says what they are, by name, for pictures of one digit or of a pair (the
+    default), as wide as documented or 1 / share of that: the rulers of a family are made from it,
+    see `architectures.calibration`. The first layer takes [B, digits, 28, 28], the last one gives
+    [B, wide / share].
     """
 
     wide = 64
@@ -225,18 +250,22 @@ class Family(nn.Sequential):
         raise NotImplementedError
 
 
-# The original says only "threw something up" with 2 nodes in the second-to-last layer. These defaults were chosen before any
-# score was looked at: ReLU after every wide hidden layer and default initial weights, as in an ordinary first PyTorch network;
-# no normalisation or dropout, which would couple examples or add noise; and no nonlinearity on the 2-node bottleneck. A ReLU
-# there was tried first, on training alone: in the regime `fixed` both nodes fell silent for every input, for good, in 3 of 8
-# MLPs (final R² on x + y 0.00, against 0.92 for the others), where the original reports failures among varying networks only.
+# The original says only "threw something up" with 2 nodes in the second-to-last layer. These
+# defaults were chosen before any score was looked at: ReLU after every wide hidden layer and
+# default initial weights, as in an ordinary first PyTorch network; no normalisation or dropout,
+# which would couple examples or add noise; and no nonlinearity on the 2-node bottleneck. A ReLU
+# there was tried first, on training alone: in the regime `fixed` both nodes fell silent for every
+# input, for good, in 3 of 8 MLPs (final R² on x + y 0.00, against 0.92 for the others), where the
+# original reports failures among varying networks only.
 
 
 @architecture
 class MLP(Family):
-    """1568-128-64-2-1, the plainest network for 28 x 56 pixels. 209,221 parameters; 209,026 multiply-adds a pair.
+    """1568-128-64-2-1, the plainest network for 28 x 56 pixels. 209,221 parameters; 209,026
+    multiply-adds a pair.
 
-    Widths 128 and 64 are the usual ones of MNIST tutorials; every unit of `hidden1` can see both digits.
+    Widths 128 and 64 are the usual ones of MNIST tutorials; every unit of `hidden1` can see both
+    digits.
     """
 
     @classmethod
@@ -249,13 +278,17 @@ class MLP(Family):
 class CNN(Family):
     """Two strided convolutions and a dense layer. 26,149 parameters; 81,154 multiply-adds a pair.
 
-    `conv1` 8 maps of 5 x 5, stride 3 -> 8 x 18; `conv2` 16 maps of 3 x 3, stride 2 -> 3 x 8; `dense` 64. Strides take the
-    place of pooling so that a layer has one nonlinearity, and keep 16 seeds trainable on two cores. Columns of the picture
-    seen by column j of conv1: 3j..3j+4 (j = 8 and 9 cross the seam), of conv2: 6j..6j+10 (j = 3 and 4 cross it); dense sees all.
+    `conv1` 8 maps of 5 x 5, stride 3 -> 8 x 18; `conv2` 16 maps of 3 x 3, stride 2 -> 3 x 8;
+    `dense` 64. Strides take the place of pooling so that a layer has one nonlinearity, and keep 16
+    seeds trainable on two cores. Columns of the picture seen by column j of conv1: 3j..3j+4 (j = 8
+    and 9 cross the seam), of conv2: 6j..6j+10 (j = 3 and 4 cross it); dense sees all.
     """
 
     @classmethod
     def layers(cls, digits: int = 2, share: int = 1) -> Iterator[tuple[str, nn.Module]]:
         yield "conv1", with_relu(Stem(8 // share, 5, stride=3))
         yield "conv2", with_relu(nn.Conv2d(8 // share, 16 // share, 3, stride=2))
-        yield "dense", with_relu(nn.Linear(16 // share * 3 * (3, 8)[digits - 1], 64 // share), flat=True)
+        yield (
+            "dense",
+            with_relu(nn.Linear(16 // share * 3 * (3, 8)[digits - 1], 64 // share), flat=True),
+        )

@@ -14,7 +14,8 @@ from modvar_lib.settings import Settings
 
 
 def settings(**parameters) -> Settings:
-    """Settings from a notebook's parameters. A name that papermill injected but the notebook does not have is an error."""
+    """Settings from a notebook's parameters. A name that papermill injected but the notebook does
+    not have is an error."""
     short_errors()
     own_code()
     for name in injected():
@@ -23,8 +24,8 @@ def settings(**parameters) -> Settings:
 
 
 def own_code() -> None:
-    """Run the file that $MODVAR_OWN names, from the project's root, which registers regimes, architectures and measures of
-    one's own: once a process."""
+    """Run the file that $MODVAR_OWN names, from the project's root, which registers regimes,
+    architectures and measures of one's own: once a process."""
     name = os.environ.get("MODVAR_OWN")
     if not name or "modvar_own" in sys.modules:
         return
@@ -37,7 +38,8 @@ def own_code() -> None:
 
 
 def short_errors() -> None:
-    """In this kernel, from here on: errors that a user can mend (a full disk, no permission, no memory) are one line."""
+    """In this kernel, from here on: errors that a user can mend (a full disk, no permission, no
+    memory) are one line."""
     from IPython import get_ipython
 
     def show(shell, kind, error, traceback, tb_offset=None):
@@ -51,11 +53,16 @@ def short_errors() -> None:
 
 
 def injected() -> list[str]:
-    """The names set by the cell that papermill put in, in this kernel; none when the notebook is used by hand."""
+    """The names set by the cell that papermill put in, in this kernel; none when the notebook is
+    used by hand."""
     from IPython import get_ipython
 
     shell = get_ipython()
-    cells = [s for s in (shell.history_manager.input_hist_parsed if shell else []) if s.startswith("# Parameters\n")]
+    cells = [
+        s
+        for s in (shell.history_manager.input_hist_parsed if shell else [])
+        if s.startswith("# Parameters\n")
+    ]
     body = ast.parse(cells[-1]).body if cells else []
     assigned = [target for line in body if isinstance(line, ast.Assign) for target in line.targets]
     return [target.id for target in assigned if isinstance(target, ast.Name)]
@@ -63,11 +70,14 @@ def injected() -> list[str]:
 
 def versions() -> str:
     """One line: Python, torch and modvar."""
-    return f"Python {platform.python_version()}, torch {version('torch')}, modvar {version('modvar')}"
+    return (
+        f"Python {platform.python_version()}, torch {version('torch')}, modvar {version('modvar')}"
+    )
 
 
 def done(following: str, *paths: Path) -> None:
-    """The last words of a notebook: where its results are, from the project's root where they are in it, and what comes next."""
+    """The last words of a notebook: where its results are, from the project's root where they are
+    in it, and what comes next."""
     for path in paths:
         print("results:", path.relative_to(data.ROOT) if path.is_relative_to(data.ROOT) else path)
     print("next:", following)

@@ -1,8 +1,10 @@
-"""Readings: what the original's text leaves open about its score, and how likely each gives the two numbers that it reports.
+"""Readings: what the original's text leaves open about its score, and how likely each gives the two
+numbers that it reports.
 
-"Take activation vectors": of held-out or of seen digits; before or after the nonlinearity; of all hidden layers as one vector, or
-averaged over layers, with or without the bottleneck; the left or the right half exchanged, or the mean of both; networks that
-failed counted or not. Readings of the same networks are not independent of each other.
+"Take activation vectors": of held-out or of seen digits; before or after the nonlinearity; of all
+hidden layers as one vector, or averaged over layers, with or without the bottleneck; the left or
+the right half exchanged, or the mean of both; networks that failed counted or not. Readings of the
+same networks are not independent of each other.
 """
 
 from itertools import combinations
@@ -12,7 +14,14 @@ import pandas as pd
 
 from modvar_lib.study import select
 
-OPEN = ["architecture", "pairs", "tap", "layers", "side", "failed_networks"]  # columns that name a reading
+OPEN = [
+    "architecture",
+    "pairs",
+    "tap",
+    "layers",
+    "side",
+    "failed_networks",
+]  # columns that name a reading
 TAPS = {"activation_change": "after", "activation_change_pre": "before"}
 PAIRS = {"trained": "held out", "seen": "seen"}
 
@@ -20,7 +29,8 @@ PAIRS = {"trained": "held out", "seen": "seen"}
 def values(measures: pd.DataFrame) -> pd.DataFrame:
     """The score of every network under every reading: columns OPEN, regime, seed, value.
 
-    measures: rows of a study's table, with a column `failed`. An average is over the layers in which the network has a score.
+    measures: rows of a study's table, with a column `failed`. An average is over the layers in
+    which the network has a score.
     """
     score = select(measures, measure=TAPS, copy=PAIRS).replace({"measure": TAPS, "copy": PAIRS})
     score = score.rename(columns={"measure": "tap", "copy": "pairs"})
@@ -31,16 +41,24 @@ def values(measures: pd.DataFrame) -> pd.DataFrame:
         "averaged, no bottleneck": single[single["place"] != "bottleneck"],
     }
     keys = ["architecture", "pairs", "tap", "side", "regime", "seed", "failed"]
-    parts = [part.groupby(keys)["value"].mean().reset_index().assign(layers=name) for name, part in layers.items()]
+    parts = [
+        part.groupby(keys)["value"].mean().reset_index().assign(layers=name)
+        for name, part in layers.items()
+    ]
     table = pd.concat(parts, ignore_index=True)
     counted = {"in": table, "out": table[~table["failed"]]}
-    table = pd.concat([part.assign(failed_networks=name) for name, part in counted.items()], ignore_index=True)
+    table = pd.concat(
+        [part.assign(failed_networks=name) for name, part in counted.items()], ignore_index=True
+    )
     return table[[*OPEN, "regime", "seed", "value"]]
 
 
-def compared(table: pd.DataFrame, original: dict[str, list[float]], networks: int = 4) -> pd.DataFrame:
-    """A row per reading: n, mean and sd of each regime of `original`; and `chance`, that the means of so many of its networks are
-    within mean ± spread in every regime; the likeliest first. table: `values`; original: {regime: [mean, spread]}."""
+def compared(
+    table: pd.DataFrame, original: dict[str, list[float]], networks: int = 4
+) -> pd.DataFrame:
+    """A row per reading: n, mean and sd of each regime of `original`; and `chance`, that the means
+    of so many of its networks are within mean ± spread in every regime; the likeliest first. table:
+    `values`; original: {regime: [mean, spread]}."""
     rows = []
     for key, part in table.groupby(OPEN, sort=False):
         row, chance = dict(zip(OPEN, key)), 1.0
@@ -53,7 +71,8 @@ def compared(table: pd.DataFrame, original: dict[str, list[float]], networks: in
 
 
 def share_within(values, mean: float, spread: float, count: int) -> float:
-    """Of all sets of so many values, the share whose mean is within mean ± spread; NaN if there are fewer values.
+    """Of all sets of so many values, the share whose mean is within mean ± spread; NaN if there are
+    fewer values.
 
     >>> share_within([0.6, 0.7, 0.8], 0.7, 0.04, count=2)
     0.3333333333333333

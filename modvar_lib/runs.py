@@ -1,12 +1,15 @@
-"""A network on disk: results/<study>/runs/<dataset>-<architecture>-<regime>[-<variant>]/seed-000/, complete or absent.
+"""A network on disk: results/<study>/runs/<dataset>-<architecture>-<regime>[-<variant>]/seed-000/,
+complete or absent.
 
 settings.json       what determines the network, the seed included
 history.csv         a row per epoch (columns: see training.train)
 weights.safetensors the final weights
 provenance.json     git commit, versions, hardware, threads, seconds, checksums of the data
-frames.safetensors  where `frames` asked for them: weights from within training, "<epochs done>/<name>", float16
+frames.safetensors  where `frames` asked for them: weights from within training, "<epochs
+                    done>/<name>", float16
 
-What is measured of the networks of a group goes to results/<study>/groups/<the same>/<first seed>-<last seed>/: see study.py.
+What is measured of the networks of a group goes to results/<study>/groups/<the same>/<first
+seed>-<last seed>/: see study.py.
 """
 
 import hashlib
@@ -35,7 +38,13 @@ from modvar_lib.errors import InputError
 from modvar_lib.settings import Settings
 from modvar_lib.training import Trained
 
-KEYS = ["dataset", "architecture", "regime", "variant", "seed"]  # the columns that name a network in every table
+KEYS = [
+    "dataset",
+    "architecture",
+    "regime",
+    "variant",
+    "seed",
+]  # the columns that name a network in every table
 FILES = ("settings.json", "history.csv", "weights.safetensors", "provenance.json")
 
 
@@ -56,7 +65,8 @@ class Run:
 
     @cached_property
     def frames(self) -> dict[int, dict[str, Tensor]]:
-        """Weights that were kept from within training, {epochs done: {name: float16 tensor}}, in order; often none."""
+        """Weights that were kept from within training, {epochs done: {name: float16 tensor}}, in
+        order; often none."""
         path, moments = self.path / "frames.safetensors", {}
         for name, tensor in load_file(path).items() if path.exists() else ():
             done, weight = name.split("/")
@@ -64,19 +74,23 @@ class Run:
         return dict(sorted(moments.items()))
 
     def network(self, epochs: int | None = None) -> torch.nn.Module:
-        """The trained network, on the CPU; or as it was after so many epochs: 0, or one of `frames`."""
+        """The trained network, on the CPU; or as it was after so many epochs: 0, or one of
+        `frames`."""
         network, last = untrained(self.settings), self.settings.epochs
         if epochs in (None, last):
             network.load_state_dict(self.weights)
         elif epochs in self.frames:
             network.load_state_dict(self.frames[epochs])
         elif epochs != 0:
-            raise InputError(f"epochs: got {epochs}; kept of {self.path.name}: {[0, *self.frames, last]}")
+            raise InputError(
+                f"epochs: got {epochs}; kept of {self.path.name}: {[0, *self.frames, last]}"
+            )
         return network.eval()
 
 
 def untrained(settings: Settings) -> torch.nn.Module:
-    """The network of one seed before training; one line of error if its regime or architecture is not right."""
+    """The network of one seed before training; one line of error if its regime or architecture is
+    not right."""
     outputs = goals.outputs(goals.goal(settings.regime, 0, settings.seed, settings))
     network = models.initial(settings.architecture, settings.seed, outputs)
     models.check(settings.architecture, network, outputs)
@@ -86,15 +100,20 @@ def untrained(settings: Settings) -> torch.nn.Module:
 def study_folder(study: str) -> Path:
     """results/<study> of the project, or of $MODVAR_RESULTS."""
     Settings(study=study)  # a name, not a path to anywhere
-    return inside(data.ROOT / Path(os.environ.get("MODVAR_RESULTS") or "results").expanduser() / study)
+    return inside(
+        data.ROOT / Path(os.environ.get("MODVAR_RESULTS") or "results").expanduser() / study
+    )
 
 
 @cache
 def inside(folder: Path) -> Path:
-    """The folder, unless a link in it, or itself, leads out of it: nothing is read, written or deleted through such a link."""
+    """The folder, unless a link in it, or itself, leads out of it: nothing is read, written or
+    deleted through such a link."""
     for link in (path for path in [folder, *folder.rglob("*")] if path.is_symlink()):
         if not link.resolve().is_relative_to(folder.parent.resolve() / folder.name):
-            raise InputError(f"study: {link} is a link out of {folder}; allowed: files and folders that are in it")
+            raise InputError(
+                f"study: {link} is a link out of {folder}; allowed: files and folders that are in it"
+            )
     return folder
 
 
@@ -109,8 +128,8 @@ def group_folder(settings: Settings) -> Path:
 
 
 def complete(settings: Settings) -> list[Run]:
-    """The networks of all seeds: those that are missing are trained and saved first. A finished network with other settings is an
-    error, never overwritten.
+    """The networks of all seeds: those that are missing are trained and saved first. A finished
+    network with other settings is an error, never overwritten.
 
     >>> sizes = {"epochs": 1, "pairs_per_epoch": 256, "test_pairs": 100, "device": "cpu"}
     >>> run, _ = complete(Settings(study="example", regime="varying", seeds="0-1", **sizes))
@@ -118,7 +137,11 @@ def complete(settings: Settings) -> list[Run]:
     ('varying', 1, torch.Size([1, 1]))
     """
     seeds = missing(settings)
-    networks = {run.seed: load(run_folder(run), settings.study) for run in settings.runs() if run.seed not in seeds}
+    networks = {
+        run.seed: load(run_folder(run), settings.study)
+        for run in settings.runs()
+        if run.seed not in seeds
+    }
     for network in networks.values():
         asked = settings.model_copy(update={"seeds": network.settings.seeds}).saved()
         for name, value in network.settings.saved().items():
@@ -129,26 +152,37 @@ def complete(settings: Settings) -> list[Run]:
                 )
     if seeds:
         _unpublished(settings, seeds)
-        trained = training.train(settings.model_copy(update={"seeds": seeds}), data.digits(settings.dataset))
-        networks |= {network.settings.seed: load(path, settings.study) for network, path in zip(trained, save(trained))}
+        trained = training.train(
+            settings.model_copy(update={"seeds": seeds}), data.digits(settings.dataset)
+        )
+        networks |= {
+            network.settings.seed: load(path, settings.study)
+            for network, path in zip(trained, save(trained))
+        }
     return [networks[seed] for seed in settings.seeds]
 
 
 def _unpublished(settings: Settings, seeds: tuple[int, ...]) -> None:
-    """One line of error where tables of these seeds are there and the networks are not: those trained now would not be theirs."""
+    """One line of error where tables of these seeds are there and the networks are not: those
+    trained now would not be theirs."""
     for path in group_folder(settings).parent.glob("*/runs.csv"):
         if twice := {*seeds} & {*pd.read_csv(path)["seed"]}:
-            raise InputError(f"study: {path.parent} has seed {min(twice)} already; allowed: another study, or delete that folder")
+            raise InputError(
+                f"study: {path.parent} has seed {min(twice)} already; allowed: another study, or delete that folder"
+            )
 
 
 def missing(settings: Settings) -> tuple[int, ...]:
     """The seeds that are still to be trained: their folder is absent, or emptied by hand."""
     folders = {run.seed: run_folder(run) for run in settings.runs()}
-    return tuple(seed for seed, path in folders.items() if not all((path / name).is_file() for name in FILES))
+    return tuple(
+        seed for seed, path in folders.items() if not all((path / name).is_file() for name in FILES)
+    )
 
 
 def save(networks: list[Trained]) -> list[Path]:
-    """Write networks aside, then rename them into place, so that each is complete or absent; their folders."""
+    """Write networks aside, then rename them into place, so that each is complete or absent; their
+    folders."""
     folders = {}
     try:
         for trained in networks:
@@ -160,7 +194,11 @@ def save(networks: list[Trained]) -> list[Path]:
             write(aside / "settings.json", _json(trained.settings.saved()))
             write_table(trained.history, aside / "history.csv")
             write(aside / "weights.safetensors", to_bytes(trained.weights))
-            frames = {f"{done}/{k}": v for done, weights in trained.frames.items() for k, v in weights.items()}
+            frames = {
+                f"{done}/{k}": v
+                for done, weights in trained.frames.items()
+                for k, v in weights.items()
+            }
             if frames:
                 write(aside / "frames.safetensors", to_bytes(frames))
             write(aside / "provenance.json", _json(provenance(trained)))
@@ -192,8 +230,12 @@ def load(path: Path, study: str = "original") -> Run:
             raise ValueError(f"it belongs in {settings.arm}/{run_folder(settings).name}")
         name = "history.csv"
         history = pd.read_csv(path / name, dtype=float).astype({"epoch": int})
-        if list(history) != training.COLUMNS or list(history["epoch"]) != list(range(settings.epochs)):
-            raise ValueError(f"allowed: columns {', '.join(training.COLUMNS)}, epochs 0 to {settings.epochs - 1}")
+        if list(history) != training.COLUMNS or list(history["epoch"]) != list(
+            range(settings.epochs)
+        ):
+            raise ValueError(
+                f"allowed: columns {', '.join(training.COLUMNS)}, epochs 0 to {settings.epochs - 1}"
+            )
         name = "provenance.json"
         provenance = json.loads((path / name).read_text())
         name = "weights.safetensors"
@@ -201,7 +243,14 @@ def load(path: Path, study: str = "original") -> Run:
         run.network()
         name = "frames.safetensors"
         run.network(max(run.frames, default=0))
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         if why.startswith(("architecture: got", "regime: got")):
             mend = f"if that is of your own, set MODVAR_OWN to its file; else {mend}"
@@ -213,12 +262,15 @@ def paths(study: str) -> list[Path]:
     """The folders of all networks of a study; one line of error when there are none."""
     folders = sorted((study_folder(study) / "runs").glob("*/seed-*"))
     if not folders:
-        raise InputError(f"study: {study!r} has no networks in {study_folder(study)}; train some, with 02_train.ipynb")
+        raise InputError(
+            f"study: {study!r} has no networks in {study_folder(study)}; train some, with 02_train.ipynb"
+        )
     return folders
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file aside, to the disk, and rename it into place: after a kill or a full disk it is the old one or the new one."""
+    """Write a file aside, to the disk, and rename it into place: after a kill or a full disk it is
+    the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}-{os.getpid()}")
     for left in path.parent.glob(f".{path.name}-*"):
@@ -246,14 +298,22 @@ def write_table(table: pd.DataFrame, path: Path, index: bool = False, **options)
 def provenance(trained: Trained) -> dict:
     """Where a network came from."""
     git = ["git", "-C", data.ROOT, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() if shutil.which("git") else ""
+    commit = (
+        subprocess.run(git, capture_output=True, text=True).stdout.strip()
+        if shutil.which("git")
+        else ""
+    )
     cpus = Path("/proc/cpuinfo").read_text() if os.path.exists("/proc/cpuinfo") else ""
     model = re.search(r"model name\s*: (.*)", cpus)
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "git": {"commit": commit.removesuffix("-dirty"), "dirty": commit.endswith("-dirty")} if commit else None,
+        "git": {"commit": commit.removesuffix("-dirty"), "dirty": commit.endswith("-dirty")}
+        if commit
+        else None,
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("torch", "torchvision", "numpy", "pandas", "scipy")},
+        "versions": {
+            name: version(name) for name in ("torch", "torchvision", "numpy", "pandas", "scipy")
+        },
         "device": trained.device,
         "cpu": f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores",
         "gpu": torch.cuda.get_device_name() if trained.device.startswith("cuda") else None,
@@ -265,14 +325,20 @@ def provenance(trained: Trained) -> dict:
 
 
 def tables(networks: list[Run]) -> dict[str, pd.DataFrame]:
-    """What is known of networks before they are measured: `runs`, settings and provenance, and `history`, a row per epoch."""
+    """What is known of networks before they are measured: `runs`, settings and provenance, and
+    `history`, a row per epoch."""
     rows = []
     for run in networks:
         origin = {name: value for name, value in run.provenance.items() if name != "files"}
-        origin["data"] = hashlib.sha256(_json(origin["data"])).hexdigest()[:12]  # one checksum for several
+        origin["data"] = hashlib.sha256(_json(origin["data"])).hexdigest()[
+            :12
+        ]  # one checksum for several
         rows.append(pd.DataFrame([run.settings.saved()]).join(pd.json_normalize(origin)))
     histories = [run.history.assign(**run.key)[[*KEYS, *run.history.columns]] for run in networks]
-    return {"runs": pd.concat(rows, ignore_index=True), "history": pd.concat(histories, ignore_index=True)}
+    return {
+        "runs": pd.concat(rows, ignore_index=True),
+        "history": pd.concat(histories, ignore_index=True),
+    }
 
 
 def _json(value: dict) -> bytes:

@@ -1,4 +1,5 @@
-"""Settings of an experiment: frozen, checked, saved with every run. The same names in notebooks, config files and tables."""
+"""Settings of an experiment: frozen, checked, saved with every run. The same names in notebooks,
+config files and tables."""
 
 import re
 from typing import Any
@@ -12,12 +13,22 @@ from modvar_lib.errors import InputError, lookup
 from modvar_lib.goals import REGIMES, Schedule
 from modvar_lib.models import ARCHITECTURES, OPTIMIZERS
 
-REGISTRIES = {"dataset": DATASETS, "architecture": ARCHITECTURES, "regime": REGIMES, "optimizer": OPTIMIZERS}
-BESIDES = dict.fromkeys(["untrained", "shuffled", "rotated", "shifted", "seen", "clusterability", "transfer"])
+REGISTRIES = {
+    "dataset": DATASETS,
+    "architecture": ARCHITECTURES,
+    "regime": REGIMES,
+    "optimizer": OPTIMIZERS,
+}
+BESIDES = dict.fromkeys(
+    ["untrained", "shuffled", "rotated", "shifted", "seen", "clusterability", "transfer"]
+)
 NOT_SAVED = {"study", "device", "frames", "also", "seeds"}  # they do not determine a run
 SEEDS = "whole numbers from 0 to 4294967295, each once, as a list or as text such as 0-3 or 0,2,5"
 MAX_SEEDS, MOST = 100_000, 10**9
-NAME, LETTERS = "^[A-Za-z0-9][A-Za-z0-9._]{0,99}$", "up to 100 letters, digits, '.' and '_', first a letter or digit"
+NAME, LETTERS = (
+    "^[A-Za-z0-9][A-Za-z0-9._]{0,99}$",
+    "up to 100 letters, digits, '.' and '_', first a letter or digit",
+)
 
 
 def _number(default: int, least: int = 1, most: int = MOST):
@@ -25,9 +36,12 @@ def _number(default: int, least: int = 1, most: int = MOST):
 
 
 class Settings(Schedule):
-    """Everything an experiment depends on. The comment on each default says why it is the default."""
+    """Everything an experiment depends on. The comment on each default says why it is the
+    default."""
 
-    study: str = Field("original", pattern=NAME.replace("]{", "-]{"), description=f"{LETTERS}, or '-' within")
+    study: str = Field(
+        "original", pattern=NAME.replace("]{", "-]{"), description=f"{LETTERS}, or '-' within"
+    )
     dataset: str = "MNIST"  # as the original
     architecture: str = "mlp"  # the original does not say; the plainest
     regime: str = "fixed"
@@ -36,12 +50,20 @@ class Settings(Schedule):
     pairs_per_epoch: int = _number(60_000)  # one pair for each training digit
     batch_size: int = _number(256)  # not stated; an ordinary choice
     optimizer: str = "adam"  # not stated; the usual one
-    learning_rate: float = Field(1e-3, gt=0, allow_inf_nan=False, description="a number above 0")  # Adam's default
-    standardise: bool = Field(False, description="True or False")  # the original's targets change their size
-    penalty: float = Field(0.0, ge=0, allow_inf_nan=False, description="a number from 0")  # the original has none
+    learning_rate: float = Field(
+        1e-3, gt=0, allow_inf_nan=False, description="a number above 0"
+    )  # Adam's default
+    standardise: bool = Field(
+        False, description="True or False"
+    )  # the original's targets change their size
+    penalty: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="a number from 0"
+    )  # the original has none
     test_pairs: int = _number(5_000, least=2)  # standard error of R² below 0.005
     frames: int = _number(0, 0, 10_000)  # about so many are kept; they change nothing
-    also: str = Field("", description=f"names among {', '.join(BESIDES)}, with commas between")  # measured besides
+    also: str = Field(
+        "", description=f"names among {', '.join(BESIDES)}, with commas between"
+    )  # measured besides
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
 
     def __init__(self, **values: Any):
@@ -85,26 +107,36 @@ class Settings(Schedule):
             raise ValueError(_got("device", value, cls))
         count = torch.cuda.device_count()
         if value.startswith("cuda") and int(value[5:] or 0) >= count:
-            raise ValueError(f"device: got {value!r}; allowed here: auto, cpu (CUDA devices there are: {count})")
+            raise ValueError(
+                f"device: got {value!r}; allowed here: auto, cpu (CUDA devices there are: {count})"
+            )
         return value
 
     @model_validator(mode="after")
     def _final_phase(self):
-        got, all_of_them = f"final_epochs: got {self.final_epochs}; allowed:", f"epochs, which is {self.epochs}"
+        got, all_of_them = (
+            f"final_epochs: got {self.final_epochs}; allowed:",
+            f"epochs, which is {self.epochs}",
+        )
         if self.final_epochs > self.epochs:
             raise ValueError(f"{got} a whole number from 0 to {all_of_them}")
         if self.final_epochs == self.epochs and REGIMES[self.regime].ends_on_the_sum:
-            raise ValueError(f"{got} fewer than {all_of_them}, or {self.regime} would train x + y throughout")
+            raise ValueError(
+                f"{got} fewer than {all_of_them}, or {self.regime} would train x + y throughout"
+            )
         return self
 
     @property
     def torch_device(self) -> str:
         """The device that `auto` stands for."""
-        return self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        return (
+            self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        )
 
     @property
     def arm(self) -> str:
-        """What networks of a study that differ in their seed alone have in common, as a folder's name.
+        """What networks of a study that differ in their seed alone have in common, as a folder's
+        name.
 
         >>> Settings(regime="varying").arm, Settings(variant="sgd", seeds="0-3").arm
         ('MNIST-mlp-varying', 'MNIST-mlp-fixed-sgd')
@@ -114,7 +146,8 @@ class Settings(Schedule):
 
     @property
     def group(self) -> str:
-        """The first and the last seed, as a folder's name: those of one arm that are trained and measured together."""
+        """The first and the last seed, as a folder's name: those of one arm that are trained and
+        measured together."""
         return f"{self.seeds[0]:03d}-{self.seeds[-1]:03d}"
 
     @property
@@ -133,16 +166,23 @@ class Settings(Schedule):
 
     @classmethod
     def of_saved(cls, values: dict, **others) -> "Settings":
-        """Those of a network that was saved; what did not exist when it was trained has its default. Errors: InputError."""
-        return cls(**{("seeds" if name == "seed" else name): value for name, value in values.items()}, **others)
+        """Those of a network that was saved; what did not exist when it was trained has its
+        default. Errors: InputError."""
+        return cls(
+            **{("seeds" if name == "seed" else name): value for name, value in values.items()},
+            **others,
+        )
 
 
 def parse_seeds(value: Any) -> tuple[int, ...]:
-    """(0, 1, 2, 3) from "0-3", [0, 1, 2, 3], range(4); ValueError or TypeError for anything else."""
+    """(0, 1, 2, 3) from "0-3", [0, 1, 2, 3], range(4); ValueError or TypeError for anything
+    else."""
     if isinstance(value, str):
         spans = [re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part) for part in value.split(",")]
         ends = [(int(span[1]), int(span[2] or span[1])) for span in spans if span]
-        if len(ends) < len(spans) or any(last < first or last - first >= MAX_SEEDS for first, last in ends):
+        if len(ends) < len(spans) or any(
+            last < first or last - first >= MAX_SEEDS for first, last in ends
+        ):
             raise ValueError
         value = [seed for first, last in ends for seed in range(first, last + 1)]
     seeds = (value,) if isinstance(value, int) else tuple(value)

@@ -1,11 +1,14 @@
-"""A study: a config file says which networks; their tables lie in groups, and analyses read them all as one.
+"""A study: a config file says which networks; their tables lie in groups, and analyses read them
+all as one.
 
-A group is the seeds of one arm that one job trains (02_train) and measures (03_metric). It leaves, in
-results/<study>/groups/<arm>/<first seed>-<last seed>/, a few tidy tables, each with the columns that name a network:
+A group is the seeds of one arm that one job trains (02_train) and measures (03_metric). It leaves,
+in results/<study>/groups/<arm>/<first seed>-<last seed>/, a few tidy tables, each with the columns
+that name a network:
 
 runs.csv      a row per network: settings and provenance
 history.csv   a row per epoch (columns: see training.train)
-measures.csv  a row per layer, side and measure; `copy`: the network itself (trained) or a copy of it; `place`: what the layer is
+measures.csv  a row per layer, side and measure; `copy`: the network itself (trained) or a copy of
+              it; `place`: what the layer is
 training.csv  where `frames` asked for it: measures at moments within training
 """
 
@@ -35,7 +38,8 @@ TEXT = {*KEYS[:-1], "copy", "layer", "place", "side", "measure", "note"}
 
 @dataclass(frozen=True)
 class Config:
-    """What a config file asks for. groups: the settings of each; notebooks: names of those that analyse the study."""
+    """What a config file asks for. groups: the settings of each; notebooks: names of those that
+    analyse the study."""
 
     study: str
     groups: list[Settings]
@@ -53,8 +57,9 @@ class _Once(yaml.SafeLoader):
 
 
 def read_config(config: Path | str | dict) -> Config:
-    """A config file: settings that all arms share, of which any but seeds may be a list, `group_size`, and, if it likes, `arms`,
-    each with settings of its own on top, and `notebooks`. Lists are crossed. Errors: InputError.
+    """A config file: settings that all arms share, of which any but seeds may be a list,
+    `group_size`, and, if it likes, `arms`, each with settings of its own on top, and `notebooks`.
+    Lists are crossed. Errors: InputError.
 
     >>> config = read_config({"seeds": "0-3", "group_size": 2, "regime": ["fixed", "varying"]})
     >>> [(group.regime, group.group) for group in config.groups]
@@ -64,21 +69,32 @@ def read_config(config: Path | str | dict) -> Config:
         try:
             config = _Once(Path(config).read_text()).get_single_data()
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise InputError(f"config: {config} cannot be read ({str(error).splitlines()[0]}); allowed: a YAML file") from None
+            raise InputError(
+                f"config: {config} cannot be read ({str(error).splitlines()[0]}); allowed: a YAML file"
+            ) from None
     if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
-        raise InputError(f"config: got {config!r:.200}; allowed: names of settings with their values")
+        raise InputError(
+            f"config: got {config!r:.200}; allowed: names of settings with their values"
+        )
     shared, experiments = dict(config), []
-    size, arms, notebooks = (shared.pop(k, default) for k, default in (("group_size", 8), ("arms", [{}]), ("notebooks", None)))
+    size, arms, notebooks = (
+        shared.pop(k, default)
+        for k, default in (("group_size", 8), ("arms", [{}]), ("notebooks", None))
+    )
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise InputError(f"group_size: got {size!r}; allowed: a whole number from 1")
     for arm in arms if isinstance(arms, list) else [arms]:
         if not isinstance(arm, dict) or not isinstance(arms, list):
-            raise InputError(f"arms: got {arm!r}; allowed: a list of settings, such as - {{period: [1, 2]}}")
+            raise InputError(
+                f"arms: got {arm!r}; allowed: a list of settings, such as - {{period: [1, 2]}}"
+            )
         values = shared | arm
         lists = [v if isinstance(v, list) and k != "seeds" else [v] for k, v in values.items()]
         experiments += [Settings(**dict(zip(values, one))) for one in product(*lists)]
     if not experiments:
-        raise InputError(f"config: got {config!r:.200}; allowed: at least one value of each setting")
+        raise InputError(
+            f"config: got {config!r:.200}; allowed: at least one value of each setting"
+        )
     names = [(one.study, one.arm) for one in experiments]
     for name in names:
         if names.count(name) > 1 or name[0] != names[0][0]:
@@ -97,14 +113,17 @@ def read_config(config: Path | str | dict) -> Config:
 
 
 def _same_settings(group: Settings) -> None:
-    """One line of error when the tables of a group are there, of networks with other seeds or settings."""
+    """One line of error when the tables of a group are there, of networks with other seeds or
+    settings."""
     path = runs.group_folder(group) / "runs.csv"
     if not path.is_file():
         return
     there = _read(path, KEYS)
     if set(there["seed"]) != set(group.seeds):
         seeds = ", ".join(map(str, there["seed"]))
-        raise InputError(f"seeds: got {group.group}, but the networks of {path.parent} are {seeds}; delete that folder")
+        raise InputError(
+            f"seeds: got {group.group}, but the networks of {path.parent} are {seeds}; delete that folder"
+        )
     first = there.iloc[0].to_dict()
     for name, value in group.runs()[0].saved().items():
         if name != "seed" and first.get(name, value) != value:
@@ -119,15 +138,18 @@ def _analyses(names) -> list[str]:
     allowed = dict.fromkeys(name for name in every if name[:2] not in ("01", "02", "03", "10"))
     names = ["04_analysis"] if names is None else names
     if not isinstance(names, list) or len({*map(str, names)}) < len(names):
-        raise InputError(f"notebooks: got {names!r}; allowed: a list of {', '.join(allowed)}, each once")
+        raise InputError(
+            f"notebooks: got {names!r}; allowed: a list of {', '.join(allowed)}, each once"
+        )
     for name in names:
         lookup(allowed, "notebooks", name)
     return names
 
 
 def table(study: str, name: str) -> pd.DataFrame:
-    """One of the TABLES of all groups of a study together; one line of error that names the file when one is damaged, or when
-    groups do not go together: the same network twice with other values, one arm with several settings, other columns."""
+    """One of the TABLES of all groups of a study together; one line of error that names the file
+    when one is damaged, or when groups do not go together: the same network twice with other
+    values, one arm with several settings, other columns."""
     folder = study_folder(study) / "groups"
     rows, others = lookup(TABLES, "table", name)
     parts = {path: _read(path, [*rows, *others]) for path in sorted(folder.glob(f"*/*/{name}.csv"))}
@@ -135,14 +157,20 @@ def table(study: str, name: str) -> pd.DataFrame:
         table(study, "runs")  # the settings of all go together
         for path, part in parts.items():
             if odd := set(part) ^ set(parts[first := next(iter(parts))]):
-                raise InputError(f"study: only one of {first} and {path} has a column {min(odd)}; delete one of the groups")
+                raise InputError(
+                    f"study: only one of {first} and {path} has a column {min(odd)}; delete one of the groups"
+                )
     if not parts:
-        raise InputError(f"study: {study!r} has no {name}.csv in {folder}; measure some networks first, with 03_metric.ipynb")
+        raise InputError(
+            f"study: {study!r} has no {name}.csv in {folder}; measure some networks first, with 03_metric.ipynb"
+        )
     whole = pd.concat(parts.values(), ignore_index=True).drop_duplicates(ignore_index=True)
     twice = whole[whole.duplicated(rows)]
     if len(twice):
         network = " ".join(map(str, twice.iloc[0][KEYS]))
-        raise InputError(f"study: {folder} has {name} of {network} twice, with other values; delete one of the groups")
+        raise InputError(
+            f"study: {folder} has {name} of {network} twice, with other values; delete one of the groups"
+        )
     if name == "runs":
         for setting in whole.columns.intersection([*Settings().saved()]).difference(KEYS):
             for arm, values in whole.groupby(KEYS[:-1])[setting]:
@@ -157,20 +185,35 @@ def table(study: str, name: str) -> pd.DataFrame:
 
 def _read(path: Path, needed: list[str]) -> pd.DataFrame:
     try:
-        part = pd.read_csv(path, dtype={name: str for name in TEXT}, keep_default_na=False, na_values=[""], low_memory=False)
+        part = pd.read_csv(
+            path,
+            dtype={name: str for name in TEXT},
+            keep_default_na=False,
+            na_values=[""],
+            low_memory=False,
+        )
         if absent := [name for name in needed if name not in part]:
             raise ValueError(f"it has no column {absent[0]}")
-        texts = [name for name in needed if name not in TEXT and not pd.api.types.is_numeric_dtype(part[name])]
+        texts = [
+            name
+            for name in needed
+            if name not in TEXT and not pd.api.types.is_numeric_dtype(part[name])
+        ]
         if texts:
             raise ValueError(f"{texts[0]} has text where numbers belong")
         if not path.read_bytes().endswith(b"\n"):
             raise ValueError("its last line is cut short")
-        names = ["-".join(arm).removesuffix("-default") for arm in part[KEYS[:-1]].astype(str).drop_duplicates().to_numpy()]
+        names = [
+            "-".join(arm).removesuffix("-default")
+            for arm in part[KEYS[:-1]].astype(str).drop_duplicates().to_numpy()
+        ]
         if names != [path.parent.parent.name] or not re.fullmatch(r"[\w.-]+", names[0]):
             raise ValueError(f"it is of {' and '.join(names) or 'no network'}")
     except (ValueError, OSError) as error:
         why = str(error).splitlines()[0]
-        raise InputError(f"study: {path} is damaged ({why}); delete it and measure its networks again") from None
+        raise InputError(
+            f"study: {path} is damaged ({why}); delete it and measure its networks again"
+        ) from None
     return part.fillna({"note": ""})
 
 
@@ -188,7 +231,8 @@ def select(table: pd.DataFrame, **where) -> pd.DataFrame:
 
 
 def arms(table: pd.DataFrame) -> pd.Series:
-    """What networks of one architecture were trained on, in words: the regime, and the variant where it is not the default.
+    """What networks of one architecture were trained on, in words: the regime, and the variant
+    where it is not the default.
 
     >>> arms(pd.DataFrame({"regime": ["fixed", "varying"], "variant": ["default", "standardised"]})).to_list()
     ['fixed', 'varying standardised']
@@ -198,45 +242,57 @@ def arms(table: pd.DataFrame) -> pd.Series:
 
 
 def first_trained(table: pd.DataFrame, networks: pd.DataFrame) -> pd.Series:
-    """Like `arms`; but an arm that has the settings of another, trained again under a variant, has that other's name: of
-    arms with the same settings, the shortest. networks: the table `runs`.
+    """Like `arms`; but an arm that has the settings of another, trained again under a variant, has
+    that other's name: of arms with the same settings, the shortest. networks: the table `runs`.
 
     >>> network = {"dataset": "MNIST", "architecture": "mlp", "regime": "fixed", "seed": 0}
     >>> networks = pd.DataFrame([network | {"variant": variant} for variant in ("default", "again")])
     >>> first_trained(networks, networks).to_list()
     ['fixed', 'fixed']
     """
-    settings = {k: v for k, v in Settings().saved().items() if k in networks and k not in ("variant", "seed")}
+    settings = {
+        k: v
+        for k, v in Settings().saved().items()
+        if k in networks and k not in ("variant", "seed")
+    }
     every = networks.fillna(settings).assign(arm=arms(networks))
     every = every.sort_values("arm", key=lambda names: names.str.len(), kind="stable")
     every["first"] = every.groupby([*settings])["arm"].transform("first")
     names = every.drop_duplicates(KEYS[:-1]).set_index(KEYS[:-1])["first"]
-    return pd.Series(names.reindex(pd.MultiIndex.from_frame(table[KEYS[:-1]])).to_numpy(), table.index)
+    return pd.Series(
+        names.reindex(pd.MultiIndex.from_frame(table[KEYS[:-1]])).to_numpy(), table.index
+    )
 
 
 def along(study: str) -> pd.DataFrame:
-    """Measures along training: the end, as in `measures`, and where moments before it were kept, those; with `epoch` (how many
-    were done), `r2` (on x + y then), `arm`, and `failed` (see `final`)."""
+    """Measures along training: the end, as in `measures`, and where moments before it were kept,
+    those; with `epoch` (how many were done), `r2` (on x + y then), `arm`, and `failed` (see
+    `final`)."""
     history = table(study, "history").rename(columns={"sum_r2": "r2"})
     history["epoch"] += 1
     last = final(history, "r2")[[*KEYS, "epoch", "failed"]]
-    every = [select(table(study, "measures"), copy="trained").merge(last.drop(columns="failed"), on=KEYS)]
+    every = [
+        select(table(study, "measures"), copy="trained").merge(last.drop(columns="failed"), on=KEYS)
+    ]
     if any(study_folder(study).glob("groups/*/*/training.csv")):
         every += [table(study, "training")]
     rows = [*KEYS, "epoch", "layer", "side", "measure"]
     every = pd.concat(every)[[*rows, "place", "value"]].drop_duplicates(rows, ignore_index=True)
-    every = every.merge(history[[*KEYS, "epoch", "r2"]], on=[*KEYS, "epoch"]).merge(last.drop(columns="epoch"), on=KEYS)
+    every = every.merge(history[[*KEYS, "epoch", "r2"]], on=[*KEYS, "epoch"]).merge(
+        last.drop(columns="epoch"), on=KEYS
+    )
     return every.assign(arm=arms(every))
 
 
 def primary() -> dict:
-    """What config/primary.yaml declares: primary measures, the bound for a failed network, the original's values."""
+    """What config/primary.yaml declares: primary measures, the bound for a failed network, the
+    original's values."""
     return yaml.safe_load((data.ROOT / "config" / "primary.yaml").read_text())
 
 
 def final(history: pd.DataFrame, of: str = "sum_r2") -> pd.DataFrame:
-    """The last epoch of every network in a table of histories, with `failed`: its R² (`sum_r2` on x + y; `test_r2` on the goal of
-    that epoch) is below the declared bound, or not a number."""
+    """The last epoch of every network in a table of histories, with `failed`: its R² (`sum_r2` on x
+    + y; `test_r2` on the goal of that epoch) is below the declared bound, or not a number."""
     last = history.groupby(KEYS, as_index=False).tail(1)
     return last.assign(failed=~(last[of] >= primary()["failed_below"]))
 
@@ -251,11 +307,14 @@ def need(table: pd.DataFrame, notebook: str, arms: list[str]) -> None:
 
 
 def write(table: pd.DataFrame, study: str, name: str, **options) -> None:
-    """Write a derived table of a study, results/<study>/<name>, whole or not at all. Options are those of `to_csv`."""
+    """Write a derived table of a study, results/<study>/<name>, whole or not at all. Options are
+    those of `to_csv`."""
     runs.write_table(table, study_folder(study) / name, **options)
 
 
 if __name__ == "__main__":  # python -m modvar_lib.study CONFIG
     from modvar_lib.notebook import own_code
 
-    command(lambda: (own_code(), print(os.path.relpath(study_folder(read_config(sys.argv[1]).study)))))
+    command(
+        lambda: (own_code(), print(os.path.relpath(study_folder(read_config(sys.argv[1]).study))))
+    )

@@ -1,7 +1,9 @@
-"""Training: the seeds of an experiment in lockstep, as a batched program; on a CPU, one such program per core.
+"""Training: the seeds of an experiment in lockstep, as a batched program; on a CPU, one such
+program per core.
 
-Letters: R replicas (one per seed), B pairs in a batch, N evaluation pairs, K outputs. Every replica has its own initial weights,
-pairs and goals; the losses are summed, so each replica's gradient is its own, and optimisers work element by element.
+Letters: R replicas (one per seed), B pairs in a batch, N evaluation pairs, K outputs. Every replica
+has its own initial weights, pairs and goals; the losses are summed, so each replica's gradient is
+its own, and optimisers work element by element.
 """
 
 import threading
@@ -27,8 +29,9 @@ COLUMNS = "epoch a b train_mse test_mse test_r2 sum_mse sum_r2".split()  # of a 
 
 @dataclass(frozen=True)
 class Trained:
-    """One finished network. history: a row per epoch (see `train`); weights: {name: tensor}; frames: copies of them from within
-    training, {epochs done: {name: float16 tensor}}; seconds: of the whole group of seeds trained together."""
+    """One finished network. history: a row per epoch (see `train`); weights: {name: tensor};
+    frames: copies of them from within training, {epochs done: {name: float16 tensor}}; seconds: of
+    the whole group of seeds trained together."""
 
     settings: Settings
     history: pd.DataFrame
@@ -42,13 +45,15 @@ class Trained:
 def train(settings: Settings, splits: tuple[data.Digits, data.Digits]) -> list[Trained]:
     """Train one network per seed; return them in the order of `settings.seeds`.
 
-    History columns: epoch (from 0), a, b (the goal as drawn, before it is standardised; nan if it is not a·x + b·y), train_mse
-    (mean over the epoch, while learning, without the penalty), and after the epoch on held-out pairs: test_mse and test_r2 on the
-    goal of the epoch, sum_mse and sum_r2 on x + y (against the sum of the outputs, when there are several).
-    R² is 1 at best, 0 for the best constant, and unbounded below.
+    History columns: epoch (from 0), a, b (the goal as drawn, before it is standardised; nan if it
+    is not a·x + b·y), train_mse (mean over the epoch, while learning, without the penalty), and
+    after the epoch on held-out pairs: test_mse and test_r2 on the goal of the epoch, sum_mse and
+    sum_r2 on x + y (against the sum of the outputs, when there are several). R² is 1 at best, 0 for
+    the best constant, and unbounded below.
 
-    Seeds are trained in lots: on a CPU a lot per core (of torch.get_num_threads()), each on one thread, so that trainings side by
-    side share the cores fairly and no sum depends on their number; on a GPU, all in one.
+    Seeds are trained in lots: on a CPU a lot per core (of torch.get_num_threads()), each on one
+    thread, so that trainings side by side share the cores fairly and no sum depends on their
+    number; on a GPU, all in one.
     """
     started, device = time.perf_counter(), settings.torch_device
     splits = tuple(split.to(device) for split in splits)
@@ -59,7 +64,10 @@ def train(settings: Settings, splits: tuple[data.Digits, data.Digits]) -> list[T
         ThreadPoolExecutor(cores) as pool,
     ):
         count = min(len(settings.seeds), cores) if device == "cpu" else 1
-        lots = [settings.model_copy(update={"seeds": tuple(p.tolist())}) for p in np.array_split(settings.seeds, count)]
+        lots = [
+            settings.model_copy(update={"seeds": tuple(p.tolist())})
+            for p in np.array_split(settings.seeds, count)
+        ]
         bar.reset(settings.epochs * count)
         jobs = [pool.submit(train_lot, lot, splits, bar, stop) for lot in lots]
         try:
@@ -68,12 +76,14 @@ def train(settings: Settings, splits: tuple[data.Digits, data.Digits]) -> list[T
             stop.set()
     seconds = time.perf_counter() - started
     runs = settings.runs()
-    return [Trained(run, *network, device, seconds, len(runs)) for run, network in zip(runs, networks)]
+    return [
+        Trained(run, *network, device, seconds, len(runs)) for run, network in zip(runs, networks)
+    ]
 
 
 def kept_epochs(settings: Settings) -> tuple[int, ...]:
-    """After how many epochs the weights are kept within training: about `frames` moments, denser early, and where a final phase
-    begins; the start and the end are not among them.
+    """After how many epochs the weights are kept within training: about `frames` moments, denser
+    early, and where a final phase begins; the start and the end are not among them.
 
     >>> kept_epochs(Settings(frames=8)), kept_epochs(Settings())
     ((1, 2, 4, 7, 14, 27, 52, 90, 91, 95), ())
@@ -83,14 +93,20 @@ def kept_epochs(settings: Settings) -> tuple[int, ...]:
     final = settings.epochs - settings.final_epochs
     epochs = {*np.geomspace(1, settings.epochs, settings.frames).round(), final}
     if settings.final_epochs:
-        epochs |= {final + e for e in np.geomspace(1, settings.final_epochs / 2, max(2, settings.frames // 8)).round()}
+        epochs |= {
+            final + e
+            for e in np.geomspace(
+                1, settings.final_epochs / 2, max(2, settings.frames // 8)
+            ).round()
+        }
     return tuple(sorted(int(e) for e in epochs if 0 < e < settings.epochs))
 
 
 @contextmanager
 def one_thread(applies: bool) -> Iterator[int]:
-    """torch's operations on one thread each for as long as this lasts, if it applies; what is given is how many they had. Two in
-    one process wait for each other: the number is the whole process's, and each would put back what the other had set."""
+    """torch's operations on one thread each for as long as this lasts, if it applies; what is given
+    is how many they had. Two in one process wait for each other: the number is the whole process's,
+    and each would put back what the other had set."""
     with _ALONE:
         before = torch.get_num_threads()
         if applies:
@@ -101,8 +117,11 @@ def one_thread(applies: bool) -> Iterator[int]:
             torch.set_num_threads(before)
 
 
-def train_lot(settings: Settings, splits: tuple[data.Digits, data.Digits], bar: tqdm, stop: threading.Event) -> list[tuple]:
-    """Train some seeds as one batched program: (history, weights, frames) of each. `splits` are on the device already."""
+def train_lot(
+    settings: Settings, splits: tuple[data.Digits, data.Digits], bar: tqdm, stop: threading.Event
+) -> list[tuple]:
+    """Train some seeds as one batched program: (history, weights, frames) of each. `splits` are on
+    the device already."""
     device, seeds = settings.torch_device, settings.seeds
     training_digits, test_digits = splits
     outputs = goals.outputs(goals.goal(settings.regime, 0, seeds[0], settings))
@@ -111,13 +130,17 @@ def train_lot(settings: Settings, splits: tuple[data.Digits, data.Digits], bar: 
     replicas = models.Replicas(networks, device)
 
     def fresh_optimizer():
-        return models.OPTIMIZERS[settings.optimizer](replicas.leaves.values(), lr=settings.learning_rate)
+        return models.OPTIMIZERS[settings.optimizer](
+            replicas.leaves.values(), lr=settings.learning_rate
+        )
 
     def on_device(arrays) -> Tensor:
         return torch.from_numpy(np.stack(list(arrays))).to(device)
 
     optimizer = fresh_optimizer()
-    test_pairs = on_device(data.evaluation_pairs(s, settings.test_pairs, len(test_digits))[:, :2] for s in seeds)
+    test_pairs = on_device(
+        data.evaluation_pairs(s, settings.test_pairs, len(test_digits))[:, :2] for s in seeds
+    )
     sums = targets_of([goals.SUM] * len(seeds), test_digits, test_pairs)
     histories, frames, kept = [[] for _ in seeds], [{} for _ in seeds], kept_epochs(settings)
     buffer = torch.empty(len(seeds) * settings.batch_size * 2 * 784, device=device)
@@ -128,17 +151,26 @@ def train_lot(settings: Settings, splits: tuple[data.Digits, data.Digits], bar: 
             optimizer = fresh_optimizer()
         drawn = [goals.goal(settings.regime, epoch, seed, settings) for seed in seeds]
         if any(goals.outputs(table) != outputs for table in drawn):
-            raise InputError(f"regime: {settings.regime} changes its number of outputs in epoch {epoch}; allowed: one throughout")
+            raise InputError(
+                f"regime: {settings.regime} changes its number of outputs in epoch {epoch}; allowed: one throughout"
+            )
         tables = [goals.standardised(table) for table in drawn] if settings.standardise else drawn
-        pairs = on_device(data.training_pairs(s, epoch, settings.pairs_per_epoch, len(training_digits)) for s in seeds)
+        pairs = on_device(
+            data.training_pairs(s, epoch, settings.pairs_per_epoch, len(training_digits))
+            for s in seeds
+        )
         targets = targets_of(tables, training_digits, pairs)
         squared = torch.zeros(len(seeds), device=device)
-        for batch, target in zip(pairs.split(settings.batch_size, 1), targets.split(settings.batch_size, 1)):
+        for batch, target in zip(
+            pairs.split(settings.batch_size, 1), targets.split(settings.batch_size, 1)
+        ):
             answers = replicas(data.halves(training_digits.images, batch, buffer))
             errors = (answers - target).square().sum(-1)  # [R, B]
             loss = errors.mean(1).sum()
             if settings.penalty:
-                loss = loss + settings.penalty * sum(weights.abs().sum() for weights in replicas.connections())
+                loss = loss + settings.penalty * sum(
+                    weights.abs().sum() for weights in replicas.connections()
+                )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -151,20 +183,29 @@ def train_lot(settings: Settings, splits: tuple[data.Digits, data.Digits], bar: 
         for history, row in zip(histories, zip(*a_and_b, train_mse, *test, *on_sum)):
             history.append((epoch, *row))
         for i, moments in enumerate(frames if epoch + 1 in kept else ()):
-            moments[epoch + 1] = {name: weight.half() for name, weight in replicas.weights(i).items()}
+            moments[epoch + 1] = {
+                name: weight.half() for name, weight in replicas.weights(i).items()
+            }
         bar.update()
-    return [(pd.DataFrame(history, columns=COLUMNS), replicas.weights(i), frames[i]) for i, history in enumerate(histories)]
+    return [
+        (pd.DataFrame(history, columns=COLUMNS), replicas.weights(i), frames[i])
+        for i, history in enumerate(histories)
+    ]
 
 
-def evaluate(replicas: models.Replicas, images: Tensor, pairs: Tensor, buffer: Tensor, chunk: int) -> Tensor:
+def evaluate(
+    replicas: models.Replicas, images: Tensor, pairs: Tensor, buffer: Tensor, chunk: int
+) -> Tensor:
     """Outputs [R, N, K] for each replica's pairs [R, N, 2], `chunk` pairs at a time."""
     with torch.no_grad():
-        return torch.cat([replicas(data.halves(images, part, buffer)) for part in pairs.split(chunk, 1)], 1)
+        return torch.cat(
+            [replicas(data.halves(images, part, buffer)) for part in pairs.split(chunk, 1)], 1
+        )
 
 
 def mse_and_r2(outputs: Tensor, target: Tensor) -> tuple[list[float], list[float]]:
-    """Per replica: squared error, summed over K outputs and averaged over pairs, and R² = 1 - that / the same of the best
-    constant. Both [R, N, K] -> two lists of R."""
+    """Per replica: squared error, summed over K outputs and averaged over pairs, and R² = 1 - that
+    / the same of the best constant. Both [R, N, K] -> two lists of R."""
     mse = (outputs - target).double().square().sum(-1).mean(1)
     return mse.tolist(), (1 - mse / target.double().var(1, correction=0).sum(-1)).tolist()
 

@@ -11,10 +11,23 @@ from xdist.scheduler import LoadFileScheduling
 from modvar_lib import data, models
 from modvar_lib.settings import Settings
 
-SIZES = {"epochs": 3, "period": 1, "final_epochs": 1, "pairs_per_epoch": 512, "batch_size": 64, "test_pairs": 200}
+SIZES = {
+    "epochs": 3,
+    "period": 1,
+    "final_epochs": 1,
+    "pairs_per_epoch": 512,
+    "batch_size": 64,
+    "test_pairs": 200,
+}
 TOY = {**SIZES, "device": "cpu"}
-ARCHITECTURES = [name for name in models.ARCHITECTURES if "dose" not in name or name == "dose20"]  # one of the doses
-LONG = ("test_graph.py", "test_published.py", "test_measures.py")  # files that go first, so that workers end together
+ARCHITECTURES = [
+    name for name in models.ARCHITECTURES if "dose" not in name or name == "dose20"
+]  # one of the doses
+LONG = (
+    "test_graph.py",
+    "test_published.py",
+    "test_measures.py",
+)  # files that go first, so that workers end together
 
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # tests side by side share the cores
@@ -23,9 +36,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # tests side by side share the cores
 
 
 def pytest_configure(config):
-    for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):  # a make that a test starts is not part of the one that started the tests
+    for name in (
+        "MAKEFLAGS",
+        "MAKELEVEL",
+        "MFLAGS",
+    ):  # a make that a test starts is not part of the one that started the tests
         os.environ.pop(name, None)
-    os.environ["MODVAR_RESULTS"] = config.modvar_results = tempfile.mkdtemp(prefix="modvar-")  # kernels inherit it
+    os.environ["MODVAR_RESULTS"] = config.modvar_results = tempfile.mkdtemp(
+        prefix="modvar-"
+    )  # kernels inherit it
 
 
 def pytest_unconfigure(config):
@@ -37,7 +56,8 @@ def pytest_collection_modifyitems(items):
 
 
 class Files(LoadFileScheduling):
-    """Of `pytest --numprocesses 2`: tests of a file go together, and reference notebooks, as they build on each other."""
+    """Of `pytest --numprocesses 2`: tests of a file go together, and reference notebooks, as they
+    build on each other."""
 
     def _split_scope(self, nodeid):
         return "reference" if ".ipynb::" in nodeid else super()._split_scope(nodeid)
@@ -52,7 +72,9 @@ def browser():
     """A headless Chromium, Debian's; tests of pages are left out where there is none."""
     from playwright.sync_api import sync_playwright
 
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    chromium = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
     if not chromium:
         pytest.skip("no Chromium on PATH; Debian and Ubuntu: apt install chromium")
     quiet = "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update --disable-sync"

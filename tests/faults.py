@@ -1,8 +1,9 @@
 """Does every planted fault turn a test red? python tests/faults.py [NAME ...]
 
-tests/faults.csv is the table: of each fault its name, the file, the text there (once; of a notebook, in its cells), what takes
-its place, and the tests that must catch it. A fault is planted in a temporary copy of the project, where these tests run; all of
-them run on a copy without a fault, too. Red: a test failed, as it should. GREEN: none did. BROKEN: the tests could not run, or
+tests/faults.csv is the table: of each fault its name, the file, the text there (once; of a
+notebook, in its cells), what takes its place, and the tests that must catch it. A fault is planted
+in a temporary copy of the project, where these tests run; all of them run on a copy without a
+fault, too. Red: a test failed, as it should. GREEN: none did. BROKEN: the tests could not run, or
 the text is not there.
 """
 
@@ -42,7 +43,11 @@ def trial(fault: dict) -> tuple[str, str, float]:
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "project")
-        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*LINKED, "__pycache__", ".snakemake", "*.egg-info"))
+        shutil.copytree(
+            ROOT,
+            copy,
+            ignore=shutil.ignore_patterns(*LINKED, "__pycache__", ".snakemake", "*.egg-info"),
+        )
         for name in filter(lambda name: (ROOT / name).exists(), LINKED):
             (copy / name).symlink_to(ROOT / name)
         try:
@@ -55,7 +60,11 @@ def trial(fault: dict) -> tuple[str, str, float]:
         done = subprocess.run(words, cwd=copy, env=env, capture_output=True, text=True)
     lines = (done.stdout + done.stderr).strip().splitlines()
     failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
-    word = "BROKEN" if any(line.startswith("ERROR") for line in failed) else WORDS.get(done.returncode, "BROKEN")
+    word = (
+        "BROKEN"
+        if any(line.startswith("ERROR") for line in failed)
+        else WORDS.get(done.returncode, "BROKEN")
+    )
     return word, " ".join(failed[:1] or lines[-1:]), time.perf_counter() - began
 
 
@@ -65,7 +74,11 @@ def main() -> None:
     if unknown := [name for name in sys.argv[1:] if name not in faults]:
         sys.exit(f"NAME: got {unknown[0]!r}; allowed: {', '.join(faults)}")
     chosen = [faults[name] for name in sys.argv[1:] or faults]
-    none = {"name": "none", "file": "", "tests": " ".join(sorted({t for one in chosen for t in one["tests"].split()}))}
+    none = {
+        "name": "none",
+        "file": "",
+        "tests": " ".join(sorted({t for one in chosen for t in one["tests"].split()})),
+    }
     red = 0
     with ThreadPoolExecutor(2) as pool:
         for fault, (word, why, seconds) in zip([*chosen, none], pool.map(trial, [*chosen, none])):

@@ -1,8 +1,10 @@
-"""Kill the real programs at random instants, start them again, and compare with an undisturbed run: python tests/kills.py 100
+"""Kill the real programs at random instants, start them again, and compare with an undisturbed run:
+python tests/kills.py 100
 
-A trial starts a study or a papermill run in an empty folder, kills it after a random time, in a random way, and starts the same
-command again, until it finishes. It survives if the command succeeds, every table and network is the undisturbed one, byte for
-byte, networks that were complete at a kill were not touched, and nothing is left over. Ten times as often, a loop of writes.
+A trial starts a study or a papermill run in an empty folder, kills it after a random time, in a
+random way, and starts the same command again, until it finishes. It survives if the command
+succeeds, every table and network is the undisturbed one, byte for byte, networks that were complete
+at a kill were not touched, and nothing is left over. Ten times as often, a loop of writes.
 """
 
 import argparse
@@ -26,7 +28,14 @@ from modvar_lib import study as studies
 from modvar_lib.settings import Settings
 
 SIZES = {"epochs": 8, "period": 2, "final_epochs": 2, "pairs_per_epoch": 6000, "device": "cpu"}
-TOY = {"study": "kills", "architecture": "summed", "regime": ["fixed", "varying"], "seeds": "0-1", "group_size": 1, **SIZES}
+TOY = {
+    "study": "kills",
+    "architecture": "summed",
+    "regime": ["fixed", "varying"],
+    "seeds": "0-1",
+    "group_size": 1,
+    **SIZES,
+}
 ONE = {**TOY, "regime": "varying", "seeds": "0-3", "epochs": 40}  # of the papermill runs
 SETTINGS = ["dataset", "architecture", "regime", "variant", "seed", "epochs", "pairs_per_epoch"]
 MOST = 12  # kills, before a program is left to finish
@@ -43,7 +52,12 @@ def study(folder: Path) -> list[str]:
 
 def papermill(folder: Path) -> list[str]:
     """The command of one training."""
-    options = [word for name, value in ONE.items() if name != "group_size" for word in ("-p", name, str(value))]
+    options = [
+        word
+        for name, value in ONE.items()
+        if name != "group_size"
+        for word in ("-p", name, str(value))
+    ]
     return ["papermill", "notebooks/02_train.ipynb", str(folder / "out.ipynb"), *options]
 
 
@@ -55,7 +69,9 @@ def start(command: list[str], folder: Path) -> subprocess.Popen:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     env = {**os.environ, "MODVAR_RESULTS": str(folder / "results"), "PATH": path}
     log = open(folder / "log.txt", "a")
-    return subprocess.Popen(command, cwd=data.ROOT, env=env, stdout=log, stderr=log, start_new_session=True)
+    return subprocess.Popen(
+        command, cwd=data.ROOT, env=env, stdout=log, stderr=log, start_new_session=True
+    )
 
 
 def kill(process: subprocess.Popen, how: str) -> None:
@@ -72,19 +88,34 @@ def kill(process: subprocess.Popen, how: str) -> None:
 
 
 def state(folder: Path) -> dict[str, bytes]:
-    """All that a study says: its tables (of runs.csv the settings), and of each network what was learnt; and what is hidden."""
+    """All that a study says: its tables (of runs.csv the settings), and of each network what was
+    learnt; and what is hidden."""
     root = folder / "results" / "kills"
-    paths = [path for kind in ("*.csv", "*.md", "groups/*/*/*", "runs/*/*/*") for path in root.glob(kind)]
-    content = {str(path.relative_to(root)): path.read_bytes() for path in paths if path.name != "provenance.json"}
+    paths = [
+        path for kind in ("*.csv", "*.md", "groups/*/*/*", "runs/*/*/*") for path in root.glob(kind)
+    ]
+    content = {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in paths
+        if path.name != "provenance.json"
+    }
     tables = [name for name in content if name.endswith("/runs.csv")]
-    hidden = (str(path.relative_to(root)) for path in root.rglob(".*") if path.name != ".snakemake_timestamp")
+    hidden = (
+        str(path.relative_to(root))
+        for path in root.rglob(".*")
+        if path.name != ".snakemake_timestamp"
+    )
     content |= dict.fromkeys(hidden, b"")
     return content | {name: pd.read_csv(root / name)[SETTINGS].to_csv().encode() for name in tables}
 
 
 def stamps(folder: Path) -> dict[Path, int]:
     """When each complete network was written."""
-    paths = [path for path in folder.glob("results/kills/runs/*/seed-*") if all((path / n).is_file() for n in runs.FILES)]
+    paths = [
+        path
+        for path in folder.glob("results/kills/runs/*/seed-*")
+        if all((path / n).is_file() for n in runs.FILES)
+    ]
     return {path: (path / "history.csv").stat().st_mtime_ns for path in paths}
 
 
@@ -98,7 +129,8 @@ def undisturbed(program) -> tuple[dict[str, bytes], float]:
 
 
 def trial(program, before: dict[str, bytes], seconds: float) -> tuple[list[str], str]:
-    """(how it was killed, again and again until it finished, what is wrong: empty if it survived)."""
+    """(how it was killed, again and again until it finished, what is wrong: empty if it
+    survived)."""
     ways, complete, status = [], {}, None
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -106,7 +138,9 @@ def trial(program, before: dict[str, bytes], seconds: float) -> tuple[list[str],
         while status is None:
             process = start(command, folder)
             try:
-                status = process.wait(LIMIT if len(ways) == MOST else random.uniform(0, seconds * SHARE[program]))
+                status = process.wait(
+                    LIMIT if len(ways) == MOST else random.uniform(0, seconds * SHARE[program])
+                )
             except subprocess.TimeoutExpired:
                 ways.append(random.choice(WAYS))
                 kill(process, ways[-1])
@@ -119,22 +153,38 @@ def trial(program, before: dict[str, bytes], seconds: float) -> tuple[list[str],
         again, after = stamps(folder), state(folder)
         wrong = [f"exit status {status}"] if status else []
         wrong += [f"{path} trained again" for path in complete if again.get(path) != complete[path]]
-        wrong += [f"{name} differs" for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
-        return ways, f"{'; '.join(wrong)}\n{(folder / 'log.txt').read_text()[-5000:]}" if wrong else ""
+        wrong += [
+            f"{name} differs"
+            for name in before.keys() | after.keys()
+            if before.get(name) != after.get(name)
+        ]
+        return (
+            ways,
+            f"{'; '.join(wrong)}\n{(folder / 'log.txt').read_text()[-5000:]}" if wrong else "",
+        )
 
 
 def write_for_ever(folder: str, trained: training.Trained, table: pd.DataFrame) -> None:
     os.environ["MODVAR_RESULTS"] = folder
     for turn in range(10**9):
-        runs.write_table(table.assign(test_r2=turn), runs.group_folder(trained.settings) / "history.csv")
+        runs.write_table(
+            table.assign(test_r2=turn), runs.group_folder(trained.settings) / "history.csv"
+        )
         runs.save([trained])
 
 
 def writes(count: int) -> list[str]:
-    """Kill a process that writes a network and a table over and over; what was wrong afterwards, for each time."""
+    """Kill a process that writes a network and a table over and over; what was wrong afterwards,
+    for each time."""
     settings = Settings(study="kills", epochs=1, pairs_per_epoch=256, device="cpu")
-    trained, lines, fork = training.train(settings, data.digits())[0], [], multiprocessing.get_context("fork")
-    table = pd.DataFrame([{name: settings.saved()[name] for name in runs.KEYS}] * 5000).assign(epoch=range(5000), sum_r2=0)
+    trained, lines, fork = (
+        training.train(settings, data.digits())[0],
+        [],
+        multiprocessing.get_context("fork"),
+    )
+    table = pd.DataFrame([{name: settings.saved()[name] for name in runs.KEYS}] * 5000).assign(
+        epoch=range(5000), sum_r2=0
+    )
     before = dict(os.environ)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MODVAR_RESULTS"] = folder
@@ -164,19 +214,46 @@ def main() -> None:
     asked = parser.parse_args()
     random.seed(asked.seed)
     print("| program | kills | how | started, to be finished | lost |\n|---|---|---|---|---|")
-    lost = [line for line in writes(10 * asked.times) if line] if asked.only in (None, "writes") else []
-    print(f"| writes | {10 * asked.times} | KILL program | | {len(lost)} |" if asked.only in (None, "writes") else "", flush=True)
+    lost = (
+        [line for line in writes(10 * asked.times) if line]
+        if asked.only in (None, "writes")
+        else []
+    )
+    print(
+        f"| writes | {10 * asked.times} | KILL program | | {len(lost)} |"
+        if asked.only in (None, "writes")
+        else "",
+        flush=True,
+    )
     for program in (papermill, study):
         if asked.only in (None, program.__name__):
             (before, seconds), killed, trials, wrong = undisturbed(program), Counter(), 0, []
             while killed.total() < asked.times:
                 ways, line = trial(program, before, seconds)
                 killed.update(ways)
-                trials, wrong = trials + 1, wrong + [f"{program.__name__}, {', '.join(ways)}: {line}"] * bool(line)
+                trials, wrong = (
+                    trials + 1,
+                    wrong + [f"{program.__name__}, {', '.join(ways)}: {line}"] * bool(line),
+                )
             how = ", ".join(f"{way} {count}" for way, count in sorted(killed.items()))
-            print("|", program.__name__, "|", killed.total(), "|", how, "|", trials, "|", len(wrong), "|", flush=True)
+            print(
+                "|",
+                program.__name__,
+                "|",
+                killed.total(),
+                "|",
+                how,
+                "|",
+                trials,
+                "|",
+                len(wrong),
+                "|",
+                flush=True,
+            )
             lost += wrong
-    print(*(f"{way}: ended within {seconds:.1f} s" for way, seconds in sorted(DEAF.items())), sep="\n")
+    print(
+        *(f"{way}: ended within {seconds:.1f} s" for way, seconds in sorted(DEAF.items())), sep="\n"
+    )
     print(*lost, sep="\n\nlost: ")
     raise SystemExit(bool(lost))
 

@@ -1,6 +1,8 @@
-"""Bad input, everywhere: one line that names the parameter, what it got and what is allowed; nothing written.
+"""Bad input, everywhere: one line that names the parameter, what it got and what is allowed;
+nothing written.
 
-Nearly all in this process, as notebooks and commands call the same functions; a few end to end, as a user starts them.
+Nearly all in this process, as notebooks and commands call the same functions; a few end to end, as
+a user starts them.
 """
 
 import os
@@ -14,7 +16,18 @@ import pytest
 import torch
 from torch import nn
 
-from modvar_lib import calibration, data, goals, metrics, models, notebook, runs, settings, study, training
+from modvar_lib import (
+    calibration,
+    data,
+    goals,
+    metrics,
+    models,
+    notebook,
+    runs,
+    settings,
+    study,
+    training,
+)
 from modvar_lib.errors import InputError, command, one_line
 from modvar_lib.metrics.subject import Subject
 from modvar_lib.settings import Settings
@@ -42,26 +55,50 @@ BAD = {  # parameter of notebooks and config files: (values, what the line says 
     "penalty": ([-0.1, "none", float("nan")], "a number from 0"),
     "test_pairs": ([1], "a whole number from 2"),
     "frames": ([-1, "each", 10**18], "a whole number from 0 to 10000"),
-    "also": (["everything", "seen,turned"], "untrained, shuffled, rotated, shifted, seen, clusterability, transfer"),
+    "also": (
+        ["everything", "seen,turned"],
+        "untrained, shuffled, rotated, shifted, seen, clusterability, transfer",
+    ),
     "device": (["gpu", "cuda:99", None], "auto, cpu"),
 }
-TEXT = [(name, value, "text") for name in ("dataset", "architecture", "regime", "optimizer") for value in (None, True, 3)]
-PARAMETERS = [(name, value, allowed) for name, (values, allowed) in BAD.items() for value in values] + TEXT
+TEXT = [
+    (name, value, "text")
+    for name in ("dataset", "architecture", "regime", "optimizer")
+    for value in (None, True, 3)
+]
+PARAMETERS = [
+    (name, value, allowed) for name, (values, allowed) in BAD.items() for value in values
+] + TEXT
 
 
-@pytest.mark.parametrize(("name", "value", "allowed"), PARAMETERS, ids=[f"{n}={v!r:.20}" for n, v, _ in PARAMETERS])
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"), PARAMETERS, ids=[f"{n}={v!r:.20}" for n, v, _ in PARAMETERS]
+)
 def test_of_a_parameter(name, value, allowed):
-    for make in (Settings, notebook.settings, lambda **values: study.read_config({**values, "group_size": 1})):
+    for make in (
+        Settings,
+        notebook.settings,
+        lambda **values: study.read_config({**values, "group_size": 1}),
+    ):
         with pytest.raises(InputError) as caught:
             make(**{name: value})
         line = str(caught.value)
         got = "turned" if value == "seen,turned" else value
-        assert line.startswith(f"{name}: got {got!r}; allowed") and allowed in line and "\n" not in line
+        assert (
+            line.startswith(f"{name}: got {got!r}; allowed")
+            and allowed in line
+            and "\n" not in line
+        )
 
 
-@pytest.mark.parametrize("regime", sorted(name for name, function in goals.REGIMES.items() if function.ends_on_the_sum))
+@pytest.mark.parametrize(
+    "regime", sorted(name for name, function in goals.REGIMES.items() if function.ends_on_the_sum)
+)
 def test_of_a_regime_without_one_epoch_of_its_own(regime):
-    with pytest.raises(InputError, match=rf"^final_epochs: got 10; allowed: fewer than epochs, which is 10, or {regime} "):
+    with pytest.raises(
+        InputError,
+        match=rf"^final_epochs: got 10; allowed: fewer than epochs, which is 10, or {regime} ",
+    ):
         Settings(regime=regime, epochs=10, final_epochs=10)
 
 
@@ -72,7 +109,10 @@ CONFIGS = [
     ({"arms": "mlp"}, "arms: got 'm"),
     ({"arms": ["varying"]}, "arms: got 'varying'; allowed: a list of settings"),
     ({"arms": []}, "config: got {'arms': []}; allowed: at least one value of each setting"),
-    ({"arms": [{"period": [1, 2]}]}, "arms: original MNIST-mlp-fixed is there 2 times; allowed: each once"),
+    (
+        {"arms": [{"period": [1, 2]}]},
+        "arms: original MNIST-mlp-fixed is there 2 times; allowed: each once",
+    ),
     (
         {"arms": [{"study": "a"}, {"study": "b", "regime": "varying"}]},
         "arms: b MNIST-mlp-varying is there 1 times; allowed: each",
@@ -82,12 +122,18 @@ CONFIGS = [
     ({"regime": ["fixed", "fixd"]}, "regime: got 'fixd'; allowed: fixed, varying"),
     ({"regmie": "fixed"}, "unknown parameter: got 'regmie'; allowed: "),
     ({"__use_yte__": True, "?x": 1}, "unknown parameter: got '__use_yte__'; allowed: "),
-    ({"epochs": 10, "final_epochs": 11}, "final_epochs: got 11; allowed: a whole number from 0 to epochs, which is 10"),
+    (
+        {"epochs": 10, "final_epochs": 11},
+        "final_epochs: got 11; allowed: a whole number from 0 to epochs, which is 10",
+    ),
     ({"seeds": "0-2x"}, "seeds: got '0-2x'; allowed: whole numbers"),
     ({"notebooks": "04_analysis"}, "notebooks: got '04_analysis'; allowed: a list of "),
     ({"notebooks": ["04_analyses"]}, "notebooks: got '04_analyses'; allowed: 04_analysis, "),
     ({"notebooks": ["02_train"]}, "notebooks: got '02_train'; allowed: 04_analysis, "),
-    ({"notebooks": ["04_analysis"] * 2}, "notebooks: got ['04_analysis', '04_analysis']; allowed: a list of "),
+    (
+        {"notebooks": ["04_analysis"] * 2},
+        "notebooks: got ['04_analysis', '04_analysis']; allowed: a list of ",
+    ),
     ({1: 2}, "config: got {1: 2}; allowed: names of settings with their values"),
     ("nowhere.yaml", "config: nowhere.yaml cannot be read (["),
 ]
@@ -97,7 +143,11 @@ CONFIGS = [
 def test_of_a_config(config, start):
     with pytest.raises(InputError) as caught:
         study.read_config(config)
-    assert str(caught.value).startswith(start) and "; allowed: " in str(caught.value) and "\n" not in str(caught.value)
+    assert (
+        str(caught.value).startswith(start)
+        and "; allowed: " in str(caught.value)
+        and "\n" not in str(caught.value)
+    )
 
 
 TEXTS = [
@@ -126,7 +176,10 @@ def test_of_a_config_file(tmp_path, text):
 @pytest.fixture
 def registries(monkeypatch):
     """Registries to put one's own into."""
-    for name, module, registry in (("regime", goals, "REGIMES"), ("architecture", models, "ARCHITECTURES")):
+    for name, module, registry in (
+        ("regime", goals, "REGIMES"),
+        ("architecture", models, "ARCHITECTURES"),
+    ):
         mine = dict(getattr(module, registry))
         monkeypatch.setattr(module, registry, mine)
         monkeypatch.setitem(settings.REGISTRIES, name, mine)
@@ -171,7 +224,9 @@ def late_regime(subject):
 
 def own_measure(rows):
     def measure(subject):
-        metrics.METRICS["mine"] = metrics.Metric(lambda subject: rows, {"mine": metrics.Property(0, 1, ())})
+        metrics.METRICS["mine"] = metrics.Metric(
+            lambda subject: rows, {"mine": metrics.Property(0, 1, ())}
+        )
         metrics.measure_network(subject)
 
     return measure
@@ -188,12 +243,21 @@ CALLS = [  # of public functions, and how the line starts
     (lambda s: data.digits("KMNIST"), "dataset: "),
     (lambda s: data.fetch("EMNIST"), "dataset: got 'EMNIST'; allowed: MNIST"),
     (lambda s: goals.goal("vary", 0, 0, Settings()), "regime: got 'vary'; allowed: fixed, varying"),
-    (lambda s: goals.regime(lambda epoch: goals.SUM), "regime: <lambda> takes (epoch); allowed: (epoch, seed, schedule)"),
+    (
+        lambda s: goals.regime(lambda epoch: goals.SUM),
+        "regime: <lambda> takes (epoch); allowed: (epoch, seed, schedule)",
+    ),
     (own_regime, "regime: short gives an array of shape (9, 10)"),
     (late_regime, "regime: late gives targets that are not finite"),
-    (lambda s: models.initial("perceptron", 0), "architecture: got 'perceptron'; allowed: mlp, cnn"),
+    (
+        lambda s: models.initial("perceptron", 0),
+        "architecture: got 'perceptron'; allowed: mlp, cnn",
+    ),
     (own_architecture, "architecture: wide has layers "),
-    (lambda s: runs.load(Path("nowhere")), "run: nowhere/settings.json cannot be used (it is missing)"),
+    (
+        lambda s: runs.load(Path("nowhere")),
+        "run: nowhere/settings.json cannot be used (it is missing)",
+    ),
     (lambda s: runs.paths("nothing"), "study: 'nothing' has no networks"),
     (lambda s: runs.paths("../.."), "study: got '../..'; allowed: "),
     (lambda s: study.table("nothing", "measures"), "study: 'nothing' has no "),
@@ -201,8 +265,14 @@ CALLS = [  # of public functions, and how the line starts
     (lambda s: study.write(None, "a/b", "x.csv"), "study: got 'a/b'; allowed: "),
     (lambda s: s.sides("hidden9"), "layer: got 'hidden9'; allowed: hidden1, hidden2"),
     (lambda s: calibration.rotated(s.network, "hidden9"), "layer: got 'hidden9'; allowed: hidden1"),
-    (lambda s: calibration.shifted(s.network, "readout", 1.0), "layer: got 'readout'; allowed: hidden1"),
-    (own_measure([{"value": 1}]), "measure: mine gives {'value': 1}; allowed: rows of layer, side, measure, value, note"),
+    (
+        lambda s: calibration.shifted(s.network, "readout", 1.0),
+        "layer: got 'readout'; allowed: hidden1",
+    ),
+    (
+        own_measure([{"value": 1}]),
+        "measure: mine gives {'value': 1}; allowed: rows of layer, side, measure, value, note",
+    ),
     (own_measure([OTHER]), "measure: mine gives {'layer': 'all'"),
     (not_finite, "network: got weights that are not finite; allowed: finite weights"),
 ]
@@ -213,16 +283,29 @@ def test_of_a_function(registries, results, subject, call, start):
     with pytest.raises(InputError) as caught:
         call(subject)
     line = str(caught.value)
-    assert line.startswith(start) and "\n" not in line and re.search("allowed|put it|measure|train", line)
+    assert (
+        line.startswith(start)
+        and "\n" not in line
+        and re.search("allowed|put it|measure|train", line)
+    )
     assert not results.exists()
 
 
 ERRORS = [
-    (OSError(28, "No space left on device", "a.csv"), "files: a.csv: No space left on device; allowed: "),
-    (PermissionError(13, "Permission denied", "a"), "files: a: Permission denied; allowed: folders that you may write"),
+    (
+        OSError(28, "No space left on device", "a.csv"),
+        "files: a.csv: No space left on device; allowed: ",
+    ),
+    (
+        PermissionError(13, "Permission denied", "a"),
+        "files: a: Permission denied; allowed: folders that you may write",
+    ),
     (NotADirectoryError(20, "Not a directory", "a"), "files: a: Not a directory; allowed: "),
     (MemoryError(), "memory: it ran out; allowed: fewer seeds"),
-    (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "memory: it ran out"),
+    (
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+        "memory: it ran out",
+    ),
     (InputError("x: got 1; allowed: 2"), "x: got 1; allowed: 2"),
 ]
 
@@ -237,14 +320,24 @@ def test_of_what_a_user_can_mend(error, start):
         command(fail)
 
 
-@pytest.mark.parametrize("error", [KeyError("a"), RuntimeError("shapes"), OSError(2, "No such file", "a")], ids=repr)
+@pytest.mark.parametrize(
+    "error", [KeyError("a"), RuntimeError("shapes"), OSError(2, "No such file", "a")], ids=repr
+)
 def test_other_errors_are_shown_whole(error):
     assert one_line(error) is None
 
 
 COMMANDS = [  # as a user types them, and a part of the one line
-    ("papermill", ["-p", "regmie", "varying"], "unknown parameter: got 'regmie'; allowed: epochs, period, "),
-    ("papermill", ["-p", "notebook", "3"], "unknown parameter: got 'notebook'; allowed: epochs, period, "),
+    (
+        "papermill",
+        ["-p", "regmie", "varying"],
+        "unknown parameter: got 'regmie'; allowed: epochs, period, ",
+    ),
+    (
+        "papermill",
+        ["-p", "notebook", "3"],
+        "unknown parameter: got 'notebook'; allowed: epochs, period, ",
+    ),
     (
         "papermill",
         ["-p", "epochs", "10", "-p", "final_epochs", "10", "-p", "regime", "varying"],
@@ -255,11 +348,23 @@ COMMANDS = [  # as a user types them, and a part of the one line
 ]
 
 
-@pytest.mark.parametrize(("program", "words", "line"), COMMANDS, ids=[line[:30] for *_, line in COMMANDS])
+@pytest.mark.parametrize(
+    ("program", "words", "line"), COMMANDS, ids=[line[:30] for *_, line in COMMANDS]
+)
 def test_of_a_command(results, program, words, line):
     if program == "papermill":
         program = ["-m", "papermill", "--no-progress-bar", "notebooks/02_train.ipynb", os.devnull]
-    done = subprocess.run([sys.executable, *program, *words], cwd=data.ROOT, capture_output=True, text=True, timeout=300)
-    lines = [part for part in (done.stdout + done.stderr).splitlines() if part.startswith("InputError: ")]
-    assert done.returncode != 0 and len(lines) == 1 and lines[0].startswith(f"InputError: {line}"), done.stdout + done.stderr
+    done = subprocess.run(
+        [sys.executable, *program, *words],
+        cwd=data.ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    lines = [
+        part for part in (done.stdout + done.stderr).splitlines() if part.startswith("InputError: ")
+    ]
+    assert (
+        done.returncode != 0 and len(lines) == 1 and lines[0].startswith(f"InputError: {line}")
+    ), done.stdout + done.stderr
     assert not results.exists()

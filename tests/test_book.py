@@ -1,4 +1,5 @@
-"""The site of the published study: complete, offline, and usable by everybody who opens it; and the explorer in a JupyterLab."""
+"""The site of the published study: complete, offline, and usable by everybody who opens it; and the
+explorer in a JupyterLab."""
 
 import os
 import re
@@ -68,7 +69,9 @@ def test_every_link_within_leads_somewhere(pages):
         for _, link in page.links:
             parts = urlsplit(link)
             if not parts.scheme and not parts.netloc:
-                target = (page.path.parent / unquote(parts.path)).resolve() if parts.path else page.path
+                target = (
+                    (page.path.parent / unquote(parts.path)).resolve() if parts.path else page.path
+                )
                 assert target.exists(), (page.path.name, link)
                 if parts.fragment and target in pages:
                     assert unquote(parts.fragment) in pages[target].ids, (page.path.name, link)
@@ -76,7 +79,11 @@ def test_every_link_within_leads_somewhere(pages):
 
 def test_nothing_is_fetched_from_elsewhere(pages):
     for page in pages.values():
-        foreign = [link for tag, link in page.links if tag in ("script", "link", "img") and urlsplit(link).netloc]
+        foreign = [
+            link
+            for tag, link in page.links
+            if tag in ("script", "link", "img") and urlsplit(link).netloc
+        ]
         assert not foreign, page.path.name
 
 
@@ -88,23 +95,34 @@ def test_every_picture_has_words(pages):
 def test_a_study_without_notebooks_is_one_line(results):
     words = [sys.executable, "book/build.py", "nothing"]
     done = subprocess.run(words, cwd=data.ROOT, capture_output=True, text=True)
-    assert done.returncode != 0 and re.match(r"InputError: study: 'nothing' has no executed notebooks", done.stderr)
+    assert done.returncode != 0 and re.match(
+        r"InputError: study: 'nothing' has no executed notebooks", done.stderr
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1400])
-@pytest.mark.parametrize("name", ["index", "article", "notebooks/04_analysis", "notebooks/07_controls"])
+@pytest.mark.parametrize(
+    "name", ["index", "article", "notebooks/04_analysis", "notebooks/07_controls"]
+)
 def test_a_page_is_usable_by_everybody(site, browser, name, width, scheme):
-    """By axe's rules, on a phone and on a desk; nothing is wider than the screen; formulas are drawn without a network."""
+    """By axe's rules, on a phone and on a desk; nothing is wider than the screen; formulas are
+    drawn without a network."""
     from axe_playwright_python.sync_playwright import Axe
 
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
+    page = browser.new_page(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
+    )
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(f"file://{site / name}.html")
     page.wait_for_timeout(1500)
-    serious = [one for one in Axe().run(page).response["violations"] if one["impact"] in ("serious", "critical")]
+    serious = [
+        one
+        for one in Axe().run(page).response["violations"]
+        if one["impact"] in ("serious", "critical")
+    ]
     assert not serious, [(one["id"], one["nodes"][0]["html"][:200]) for one in serious]
     assert not errors and page.evaluate("document.documentElement.scrollWidth") <= width + 1
     page.close()
@@ -112,7 +130,8 @@ def test_a_page_is_usable_by_everybody(site, browser, name, width, scheme):
 
 @pytest.fixture
 def explorer(site, browser):
-    """The article from the disk, offline; the name of what a script of the page's own can reach the explorer by."""
+    """The article from the disk, offline; the name of what a script of the page's own can reach the
+    explorer by."""
     page = browser.new_page(viewport={"width": 900, "height": 900}, offline=True)
     errors = []
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -127,7 +146,11 @@ def test_the_explorer_in_the_browser_agrees_with_pytorch(explorer):
     """Every activation of every network, to 1e-3, with weights rounded as the page has them."""
     paths = sorted((data.ROOT / "results" / STUDY / "runs").glob("*/seed-*"))
     _, digits = data.digits("MNIST")
-    rows = [int(torch.where(digits.labels == digit)[0][example]) for digit in range(10) for example in range(3)]
+    rows = [
+        int(torch.where(digits.labels == digit)[0][example])
+        for digit in range(10)
+        for example in range(3)
+    ]
     for n, path in enumerate(paths):
         network = runs.load(path, STUDY).network()
         for parameter in network.parameters():
@@ -137,10 +160,17 @@ def test_the_explorer_in_the_browser_agrees_with_pytorch(explorer):
                 pair = torch.tensor([[rows[left], rows[right]]])
                 _, seen = models.activations(network, data.halves(digits.images, pair))
             shown = explorer.evaluate(
-                "([n, l, r]) => document.querySelector('#explorer').explorer.activations(n, l, r)", [n, left, right]
+                "([n, l, r]) => document.querySelector('#explorer').explorer.activations(n, l, r)",
+                [n, left, right],
             )
-            for layer, values in zip((value[0] for (_, when), value in seen.items() if when == "post"), shown, strict=True):
-                assert torch.allclose(layer, torch.tensor(values), atol=1e-3 * max(1, float(layer.abs().max())))
+            for layer, values in zip(
+                (value[0] for (_, when), value in seen.items() if when == "post"),
+                shown,
+                strict=True,
+            ):
+                assert torch.allclose(
+                    layer, torch.tensor(values), atol=1e-3 * max(1, float(layer.abs().max()))
+                )
 
 
 def test_the_explorer_answers_to_keys_and_to_a_pen(explorer):
@@ -181,9 +211,18 @@ def test_the_explorer_answers_in_jupyterlab(browser, results, tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     words = f"-m jupyter lab --no-browser --allow-root --port={port} --IdentityProvider.token=t --ServerApp.root_dir={tmp_path}"
-    env = os.environ | {"JUPYTER_CONFIG_DIR": str(tmp_path / "c"), "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "s")}
+    env = os.environ | {
+        "JUPYTER_CONFIG_DIR": str(tmp_path / "c"),
+        "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "s"),
+    }
     with (tmp_path / "log.txt").open("w") as log:
-        lab = subprocess.Popen([sys.executable, *words.split()], env=env, stdout=log, stderr=log, start_new_session=True)
+        lab = subprocess.Popen(
+            [sys.executable, *words.split()],
+            env=env,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     try:
         page = browser.new_page(viewport={"width": 1400, "height": 1100})
         for _ in range(120):
@@ -210,6 +249,15 @@ def test_the_explorer_answers_in_jupyterlab(browser, results, tmp_path):
 
 
 def test_an_explorer_of_convolutions_alone_is_one_line(results):
-    (run,) = runs.complete(Settings(study="toy", architecture="cnn", epochs=1, pairs_per_epoch=256, test_pairs=100, device="cpu"))
+    (run,) = runs.complete(
+        Settings(
+            study="toy",
+            architecture="cnn",
+            epochs=1,
+            pairs_per_epoch=256,
+            test_pairs=100,
+            device="cpu",
+        )
+    )
     with pytest.raises(InputError, match=r"^networks: none has layers that are matrices"):
         packed([(run, None)])

@@ -29,7 +29,9 @@ def test_halves_are_the_very_digits(splits):
     picture = data.side_by_side(halves)
     assert halves.shape == (50, 2, 28, 28) and picture.shape == (50, 28, 56)
     digits = splits[0].images.view(-1, 28, 28).float() / 255
-    assert torch.allclose(picture[..., :28], digits[pairs[:, 0]]) and torch.allclose(picture[..., 28:], digits[pairs[:, 1]])
+    assert torch.allclose(picture[..., :28], digits[pairs[:, 0]]) and torch.allclose(
+        picture[..., 28:], digits[pairs[:, 1]]
+    )
 
 
 def test_a_buffer_changes_nothing_but_the_memory(splits):
@@ -73,10 +75,23 @@ def test_reading_writes_nothing_beside_the_files(copy):
 
 def test_streams_are_independent_of_each_other_and_keep_their_order():
     """What is published rests on their numbers: a new stream goes to the end."""
-    assert data.STREAMS[:7] == ("weights", "pairs", "goals", "evaluation", "tables", "measures", "additive")
-    drawn = {data.rng(*key).integers(2**63) for key in itertools.product(data.STREAMS, (0, 1), (0, 1))}
+    assert data.STREAMS[:7] == (
+        "weights",
+        "pairs",
+        "goals",
+        "evaluation",
+        "tables",
+        "measures",
+        "additive",
+    )
+    drawn = {
+        data.rng(*key).integers(2**63) for key in itertools.product(data.STREAMS, (0, 1), (0, 1))
+    }
     assert len(drawn) == 4 * len(data.STREAMS)
-    assert data.rng("pairs", 3, 2).integers(60_000, size=2).tolist() == data.training_pairs(3, 2, 1)[0].tolist()
+    assert (
+        data.rng("pairs", 3, 2).integers(60_000, size=2).tolist()
+        == data.training_pairs(3, 2, 1)[0].tolist()
+    )
     assert data.rng("weights", 7).integers(1000) == np.random.default_rng([0, 7, 0]).integers(1000)
 
 
@@ -84,7 +99,9 @@ RAW = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "t10k-images-
 
 
 @pytest.mark.parametrize("name", RAW)
-@pytest.mark.parametrize("how", ["missing", "cut", "flipped", "empty", "unpacked", "folder", "another"])
+@pytest.mark.parametrize(
+    "how", ["missing", "cut", "flipped", "empty", "unpacked", "folder", "another"]
+)
 def test_a_file_that_is_not_the_original_is_one_line_that_names_it(copy, name, how):
     content = bytearray((copy / name).read_bytes())
     (copy / name).unlink()

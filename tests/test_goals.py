@@ -12,7 +12,10 @@ SEEDS = range(1000)
 @pytest.fixture(scope="module")
 def draws():
     """[seeds, 9 draws, (a, b)] of the varying regime."""
-    found = [[coefficients(goals.varying(epoch, seed, ORIGINAL)) for epoch in range(0, 90, 10)] for seed in SEEDS]
+    found = [
+        [coefficients(goals.varying(epoch, seed, ORIGINAL)) for epoch in range(0, 90, 10)]
+        for seed in SEEDS
+    ]
     return np.array(found).astype(int)
 
 
@@ -54,14 +57,18 @@ def test_varying_is_uniform_and_independent(draws):
 @pytest.mark.parametrize("seed", range(20))
 def test_varying_switches_at_its_period_and_ends_on_the_sum(seed):
     tables = [goals.varying(epoch, seed, ORIGINAL) for epoch in range(100)]
-    switches = [epoch for epoch in range(1, 100) if not np.array_equal(tables[epoch], tables[epoch - 1])]
+    switches = [
+        epoch for epoch in range(1, 100) if not np.array_equal(tables[epoch], tables[epoch - 1])
+    ]
     assert set(switches) <= set(range(10, 100, 10)) and len(switches) >= 7
     assert all(np.array_equal(table, SUM) for table in tables[90:])
 
 
 def test_period_final_phase_and_range_are_settings():
     schedule = Schedule(epochs=12, period=3, final_epochs=4, max_coefficient=2)
-    found = np.array([[coefficients(goals.varying(e, s, schedule)) for e in range(12)] for s in range(300)])
+    found = np.array(
+        [[coefficients(goals.varying(e, s, schedule)) for e in range(12)] for s in range(300)]
+    )
     assert (found[:, 8:] == 1).all()
     assert set(found[:, :8].ravel()) == {-2, -1, 1, 2}
     assert (found[:, 0] == found[:, 2]).all() and (found[:, 2] != found[:, 3]).any()
@@ -100,7 +107,11 @@ def test_what_each_control_shares_with_varying(epoch, seed):
 
 
 def test_tables_are_drawn_anew_for_each_seed_and_period():
-    found = {goals.tables(epoch, seed, ORIGINAL).tobytes() for epoch in range(0, 90, 10) for seed in range(20)}
+    found = {
+        goals.tables(epoch, seed, ORIGINAL).tobytes()
+        for epoch in range(0, 90, 10)
+        for seed in range(20)
+    }
     assert len(found) == 180
     assert len({goals.tables(e, 0, ORIGINAL).tobytes() for e in range(10)}) == 1
 
@@ -135,7 +146,8 @@ def test_restarts_are_where_varying_switches():
 
 @pytest.mark.parametrize("name", goals.REGIMES)
 def test_a_standardised_goal_differs_from_the_goal_by_shift_and_scale_alone(name):
-    """To the mean and standard deviation of x + y; what is asked of the digits stays in proportion, the last phase as it is."""
+    """To the mean and standard deviation of x + y; what is asked of the digits stays in proportion,
+    the last phase as it is."""
     for epoch in (0, 15, 95):
         goal = goals.REGIMES[name](epoch, 3, goals.Schedule()).astype(np.float64)
         table = goals.standardised(goal.astype(np.float32))
@@ -158,7 +170,13 @@ def test_additive_goals_are_modular_and_not_linear():
 
 
 def test_a_final_phase_left_out_is_a_tenth_of_the_epochs():
-    assert [Schedule(epochs=epochs).final_epochs for epochs in (100, 25, 10, 9, 1)] == [10, 2, 1, 0, 0]
+    assert [Schedule(epochs=epochs).final_epochs for epochs in (100, 25, 10, 9, 1)] == [
+        10,
+        2,
+        1,
+        0,
+        0,
+    ]
     assert Schedule(epochs=10, final_epochs=0).final_epochs == 0
 
 

@@ -1,4 +1,5 @@
-"""What every measure declares of itself, on random and trained networks; and each against a computation from outside."""
+"""What every measure declares of itself, on random and trained networks; and each against a
+computation from outside."""
 
 import copy
 import functools
@@ -14,11 +15,21 @@ from torch import nn
 
 from modvar_lib import calibration, data, metrics, models, training
 from modvar_lib.architectures.calibration import Dose
-from modvar_lib.metrics import clusterability, digit_selectivity, effect_selectivity, interchange, weights
+from modvar_lib.metrics import (
+    clusterability,
+    digit_selectivity,
+    effect_selectivity,
+    interchange,
+    weights,
+)
 from modvar_lib.metrics.subject import Subject, anova
 from modvar_lib.settings import Settings
 
-PROPERTIES = {name: declared for metric in metrics.METRICS.values() for name, declared in metric.properties.items()}
+PROPERTIES = {
+    name: declared
+    for metric in metrics.METRICS.values()
+    for name, declared in metric.properties.items()
+}
 HIDDEN = ("hidden1", "hidden2")
 
 
@@ -169,7 +180,11 @@ def all_zero():
 
 
 NETWORKS = {
-    **{name: (lambda name=name: network_of(name)) for name in models.ARCHITECTURES if "dose" not in name},
+    **{
+        name: (lambda name=name: network_of(name))
+        for name in models.ARCHITECTURES
+        if "dose" not in name
+    },
     "a silent first layer": lambda: with_dead_units("hidden1"),
     "a silent second layer": lambda: with_dead_units("hidden2"),
     "constant and dead units": with_constant_units,
@@ -185,21 +200,33 @@ def test_values_are_in_bounds_or_nan_with_a_reason(name, measured):
     values = measured(network)
     for what, value in values.items():
         declared = PROPERTIES[what[2]]
-        assert isinstance(value, float) and np.isnan(value) == bool(values.notes[what]), (what, value)
-        assert np.isnan(value) or declared.low - 1e-6 <= value <= declared.high + 1e-6, (what, value)
+        assert isinstance(value, float) and np.isnan(value) == bool(values.notes[what]), (
+            what,
+            value,
+        )
+        assert np.isnan(value) or declared.low - 1e-6 <= value <= declared.high + 1e-6, (
+            what,
+            value,
+        )
 
 
 def test_silent_layers_have_no_value_not_a_zero(measured):
     with torch.no_grad():
         found = measured(with_dead_units("hidden2"))
     silent = "activation_change side_selectivity interaction digit_selectivity offset_share specialisation lesion_leak"
-    for measure in (*silent.split(), "interchange_error", "effect_selectivity", "effect_selectivity_rotated"):
+    for measure in (
+        *silent.split(),
+        "interchange_error",
+        "effect_selectivity",
+        "effect_selectivity_rotated",
+    ):
         key = ("hidden2", "both", measure)
         assert np.isnan(found[key]) and found.notes[key], measure
 
 
 def test_constant_units_do_not_count(measured, trained, whole):
-    """Units that never vary change neither selectivity nor interaction, nor the split of the weights."""
+    """Units that never vary change neither selectivity nor interaction, nor the split of the
+    weights."""
     wider = copy.deepcopy(trained)
     layer, following = wider.hidden1, wider.hidden2
     more = nn.Linear(1568, 138)
@@ -212,7 +239,13 @@ def test_constant_units_do_not_count(measured, trained, whole):
         after.weight[:, :128], after.bias[:] = following.map.weight, following.map.bias
     layer.map, following.map = more, after
     padded = measured(wider)
-    for measure in ("side_selectivity", "interaction", "weight_modularity", "lesion_leak", "effect_selectivity"):
+    for measure in (
+        "side_selectivity",
+        "interaction",
+        "weight_modularity",
+        "lesion_leak",
+        "effect_selectivity",
+    ):
         key = ("hidden1", "both", measure)
         assert whole[key] == pytest.approx(padded[key], abs=1e-4), measure
 
@@ -273,7 +306,13 @@ def test_an_offset_lowers_the_score_and_nothing_else(measured, of_towers):
     plain, moved = of_towers, measured(calibration.shifted(towers(), "hidden2", 0.5))
     key = ("hidden2", "both", "activation_change")
     assert moved[key] < 0.8 * plain[key]
-    for measure in ("side_selectivity", "interaction", "interchange_error", "lesion_leak", "effect_selectivity"):
+    for measure in (
+        "side_selectivity",
+        "interaction",
+        "interchange_error",
+        "lesion_leak",
+        "effect_selectivity",
+    ):
         key = ("hidden2", "both", measure)
         assert plain[key] == pytest.approx(moved[key], abs=1e-4), measure
 
@@ -311,7 +350,10 @@ def dosed(measured):
 
     @functools.cache
     def dosed(metric):
-        pairs, tables = 5000 if metric == "information" else 400, []  # probes need more pairs than units
+        pairs, tables = (
+            5000 if metric == "information" else 400,
+            [],
+        )  # probes need more pairs than units
         for c in DOSES:
             network = type("Some", (Dose,), {"c": c})()
             network.load_state_dict(initial)
@@ -337,7 +379,8 @@ def test_measures_of_modularity_follow_the_dose(metric, measure, dosed):
 
 
 def test_anova_against_a_full_grid():
-    """Every left input with every right one: the exact variances, by plain sums; and the estimate from quadruples."""
+    """Every left input with every right one: the exact variances, by plain sums; and the estimate
+    from quadruples."""
     generator = torch.Generator().manual_seed(1)
     f, g = (torch.randn(10, 1, 6, generator=generator).double() for _ in range(2))
     i = torch.randn(10, 10, 6, generator=generator).double()
@@ -347,7 +390,11 @@ def test_anova_against_a_full_grid():
     left = ((h.mean(1) - mean) ** 2).mean(0)
     right = ((h.mean(0) - mean) ** 2).mean(0)
     total = h.flatten(0, 1).var(0, correction=0)
-    for found, wanted in ((exact.left, left), (exact.right, right), (exact.interaction, total - left - right)):
+    for found, wanted in (
+        (exact.left, left),
+        (exact.right, right),
+        (exact.interaction, total - left - right),
+    ):
         assert torch.allclose(found, wanted)
     x, y, x2, y2 = torch.randint(10, (4, 400_000), generator=generator)
     estimate = anova([{"l": torch.stack([h[x, y], h[x2, y], h[x, y2], h[x2, y2]])}])["l"]
@@ -371,7 +418,9 @@ def test_separation_against_networkx():
     units = {"left": torch.arange(7) < 3, "right": torch.arange(7) >= 3}
     inputs = {"left": torch.arange(9) < 5, "right": torch.arange(9) >= 5}
     graph = networkx.Graph()
-    graph.add_weighted_edges_from((f"u{i}", f"v{j}", float(strength[i, j])) for i in range(7) for j in range(9))
+    graph.add_weighted_edges_from(
+        (f"u{i}", f"v{j}", float(strength[i, j])) for i in range(7) for j in range(9)
+    )
     groups = [
         {f"u{i}" for i in torch.nonzero(units[s]).flatten().tolist()}
         | {f"v{j}" for j in torch.nonzero(inputs[s]).flatten().tolist()}
@@ -436,7 +485,8 @@ def test_probes_against_least_squares(trained, splits):
 
 
 def test_clusterability_finds_planted_clusters():
-    """Four blocks through two layers: the cut of four clusters is 0, that of shuffled weights is not."""
+    """Four blocks through two layers: the cut of four clusters is 0, that of shuffled weights is
+    not."""
     blocks = [np.kron(np.eye(4), np.ones((5, n))) for n in (6, 5, 5)]
     graph = clusterability.adjacency(blocks)
     assert graph.shape == (24 + 20 + 20 + 20,) * 2 and abs(graph - graph.T).max() == 0
@@ -467,7 +517,8 @@ def test_clusterability_of_a_network(splits, draws):
 
 
 def test_the_approximation_of_the_score(whole):
-    """sqrt(2 (V_R + V_I) / V (1 - rho)), science's shortcut, is near the score itself on a trained network."""
+    """sqrt(2 (V_R + V_I) / V (1 - rho)), science's shortcut, is near the score itself on a trained
+    network."""
     for layer in ("hidden1", "pooled"):
         for side in ("left", "right"):
             score = whole[layer, side, "activation_change"]
@@ -477,8 +528,8 @@ def test_the_approximation_of_the_score(whole):
 
 @pytest.fixture(scope="module")
 def ablated(trained, splits, draws):
-    """What the layer before the bottleneck is on all four pairs of every draw, [4, n, U]; each unit's mean squared effect on the
-    answer when it is frozen at its mean, unit by unit."""
+    """What the layer before the bottleneck is on all four pairs of every draw, [4, n, U]; each
+    unit's mean squared effect on the answer when it is frozen at its mean, unit by unit."""
     subject = Subject(trained, splits[1], draws)
     four = torch.cat(list(subject.quadruples()), 1)
     flat = data.halves(splits[1].images, four.flatten(0, 1)).flatten(1)
@@ -493,8 +544,8 @@ def ablated(trained, splits, draws):
 
 
 def selectivity_by_hand(h, effects):
-    """Σ w |V_L - V_R| / V, divided by Σ w: of each unit T_L and T_R, twice mean squares of differences between pairs that share a
-    digit; what both have in common cancels."""
+    """Σ w |V_L - V_R| / V, divided by Σ w: of each unit T_L and T_R, twice mean squares of
+    differences between pairs that share a digit; what both have in common cancels."""
     a, b, c, d = h
     left, right = ((a - b) ** 2).mean(0) / 2, ((a - c) ** 2).mean(0) / 2
     interaction = ((a - b - c + d) ** 2).mean(0) / 4
@@ -505,7 +556,8 @@ def selectivity_by_hand(h, effects):
 
 
 def test_effect_selectivity_against_mean_ablation(ablated, whole):
-    """Before a linear end, a unit's effect is what ablation does, exactly but for how its variance is estimated."""
+    """Before a linear end, a unit's effect is what ablation does, exactly but for how its variance
+    is estimated."""
     by_hand = selectivity_by_hand(*ablated)
     assert whole["hidden2", "both", "effect_selectivity"] == pytest.approx(by_hand, rel=0.03)
     assert abs(whole["hidden2", "both", "side_selectivity"] - by_hand) > 0.01  # another question
@@ -517,7 +569,9 @@ def test_effects_are_squared_derivatives(trained, splits, draws):
     found = effect_selectivity.gradient_moments(subject)["hidden1"].diagonal()
     four = torch.cat(list(subject.quadruples()), 1).flatten(0, 1)
     h = trained.hidden1(data.halves(splits[1].images, four).flatten(1)).double()
-    end = copy.deepcopy(nn.Sequential(trained.hidden2, trained.bottleneck, trained.readout)).double()
+    end = copy.deepcopy(
+        nn.Sequential(trained.hidden2, trained.bottleneck, trained.readout)
+    ).double()
     for unit in (0, 40, 100):
         step = torch.zeros_like(h)
         step[:, unit] = 1e-6
@@ -533,14 +587,21 @@ def test_the_chance_of_effect_selectivity_by_many_rotations(ablated, trained, wh
     random, values = np.random.default_rng(0), []
     for _ in range(100):
         turn = np.linalg.qr(random.standard_normal((live.sum(),) * 2))[0]
-        effect = (np.sign((trained.readout.weight @ trained.bottleneck.weight)[0].numpy()[live]) @ turn) ** 2
+        effect = (
+            np.sign((trained.readout.weight @ trained.bottleneck.weight)[0].numpy()[live]) @ turn
+        ) ** 2
         turned = h[..., live] * slope[live] @ turn
         values.append(selectivity_by_hand(turned, effect * turned.var((0, 1))))
-    assert whole["hidden2", "both", "effect_selectivity_rotated"] == pytest.approx(np.mean(values), abs=0.03)
+    assert whole["hidden2", "both", "effect_selectivity_rotated"] == pytest.approx(
+        np.mean(values), abs=0.03
+    )
 
 
 def test_where_the_output_does_not_depend_on_a_layer_there_is_no_effect(measured):
     network = network_of("mlp")
     nn.init.zeros_(network.bottleneck.weight)
-    values, key = measured(network, names=["effect_selectivity"]), ("hidden2", "both", "effect_selectivity")
+    values, key = (
+        measured(network, names=["effect_selectivity"]),
+        ("hidden2", "both", "effect_selectivity"),
+    )
     assert np.isnan(values[key]) and values.notes[key] == effect_selectivity.NO_EFFECT

@@ -16,8 +16,12 @@ from modvar_lib.metrics.subject import Subject, anova
 
 
 def test_a_case_by_hand():
-    assert score(torch.tensor([3.0, 4.0]), torch.tensor([4.0, 3.0])).item() == pytest.approx(np.sqrt(2) / 5)
-    assert score(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 8.0])).item() == pytest.approx(np.sqrt(68) / 4)
+    assert score(torch.tensor([3.0, 4.0]), torch.tensor([4.0, 3.0])).item() == pytest.approx(
+        np.sqrt(2) / 5
+    )
+    assert score(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 8.0])).item() == pytest.approx(
+        np.sqrt(68) / 4
+    )
     assert score(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.0])).item() == 0
 
 
@@ -48,8 +52,12 @@ def scored(splits):
 
 
 def test_against_an_independent_computation(toy, splits, scored):
-    """float64 NumPy, from the weights and the pixels, layer by layer, of a trained network that is not symmetric."""
-    (trained,), images = training.train(toy(regime="varying"), splits), splits[1].images.numpy() / 255.0
+    """float64 NumPy, from the weights and the pixels, layer by layer, of a trained network that is
+    not symmetric."""
+    (trained,), images = (
+        training.train(toy(regime="varying"), splits),
+        splits[1].images.numpy() / 255.0,
+    )
     w = {name: value.numpy().astype(np.float64) for name, value in trained.weights.items()}
     network = models.initial("mlp", 0)
     network.load_state_dict(trained.weights)
@@ -58,10 +66,13 @@ def test_against_an_independent_computation(toy, splits, scored):
     def layers(left, right):
         h, values = np.concatenate([images[left], images[right]], axis=1), {}
         for name, key in zip(
-            ("hidden1", "hidden2", "bottleneck", "readout"), ("hidden1.map", "hidden2.map", "bottleneck", "readout")
+            ("hidden1", "hidden2", "bottleneck", "readout"),
+            ("hidden1.map", "hidden2.map", "bottleneck", "readout"),
         ):
             values[name, pre] = h @ w[f"{key}.weight"].T + w[f"{key}.bias"]
-            values[name, post] = h = np.maximum(values[name, pre], 0) if "map" in key else values[name, pre]
+            values[name, post] = h = (
+                np.maximum(values[name, pre], 0) if "map" in key else values[name, pre]
+            )
         for measure in (pre, post):
             hidden = [values[name, measure] for name in ("hidden1", "hidden2", "bottleneck")]
             values["pooled", measure] = np.concatenate(hidden, axis=1)
@@ -74,7 +85,9 @@ def test_against_an_independent_computation(toy, splits, scored):
             u = changed[layer, measure]
             norms = np.sqrt(np.linalg.norm(v, axis=1) * np.linalg.norm(u, axis=1))
             expected[layer, side, measure] = np.mean(np.linalg.norm(v - u, axis=1) / norms)
-        expected[layer, "both", measure] = np.mean([expected[layer, side, measure] for side in after])
+        expected[layer, "both", measure] = np.mean(
+            [expected[layer, side, measure] for side in after]
+        )
     values = {key: value for key, value in scored(network, 300).items() if key[2] in (pre, post)}
     assert values == {key: pytest.approx(value, rel=1e-4) for key, value in expected.items()}
 
@@ -83,17 +96,25 @@ def test_the_side_is_the_half_that_is_exchanged(scored):
     """A network that sees the left half alone changes with it, and not with the right."""
     network = models.initial("mlp", 0)
     nn.init.zeros_(network.hidden1.map.weight.data[:, 784:])
-    left, right, both = (scored(network)["pooled", side, "activation_change"] for side in ("left", "right", "both"))
+    left, right, both = (
+        scored(network)["pooled", side, "activation_change"] for side in ("left", "right", "both")
+    )
     assert right == 0 < left and both == left / 2
 
 
 def test_silent_layers_are_counted_not_averaged(scored):
     network = models.initial("mlp", 0)
     nn.init.constant_(network.hidden2.map.bias, -1e6)
-    value = {(layer, measure): v for (layer, side, measure), v in scored(network).items() if side == "both"}
+    value = {
+        (layer, measure): v
+        for (layer, side, measure), v in scored(network).items()
+        if side == "both"
+    }
     assert np.isnan(value["hidden2", "activation_change"]) and value["hidden2", "zero_norm"] == 1
     assert value["hidden2", "zero_norm_pre"] == value["hidden1", "zero_norm"] == 0
-    assert value["bottleneck", "activation_change"] == 0  # its biases are left: constant, with a norm
+    assert (
+        value["bottleneck", "activation_change"] == 0
+    )  # its biases are left: constant, with a norm
     assert 0 < value["pooled", "activation_change"] < 2
 
 
@@ -126,7 +147,9 @@ def test_rows_of_a_network(group):
     assert list(table) == metrics.COLUMNS and set(table["layer"]) == layers | {"pooled"}
     assert set(table["side"]) == {"left", "right", "both"} and set(table["copy"]) == {"trained"}
     assert not table.duplicated([*runs.KEYS, "layer", "side", "measure"]).any()
-    assert set(table["measure"]) == {name for metric in metrics.METRICS.values() for name in metric.properties}
+    assert set(table["measure"]) == {
+        name for metric in metrics.METRICS.values() for name in metric.properties
+    }
     selective = study.select(table, measure="side_selectivity")
     assert set(selective["layer"]) == layers and set(selective["side"]) == {"both"}
     assert (selective["value"][selective["layer"].isin(["hidden1", "hidden2"])] == 1).all()
@@ -136,15 +159,24 @@ def test_rows_of_a_network(group):
 PLACES = {
     "mlp": {"hidden1": "hidden", "hidden2": "before_bottleneck"},
     "cnn": {"conv1": "hidden", "conv2": "hidden", "dense": "before_bottleneck"},
-    "vit": {"patches": "hidden", "block1": "hidden", "block2": "hidden", "mean": "before_bottleneck"},
+    "vit": {
+        "patches": "hidden",
+        "block1": "hidden",
+        "block2": "hidden",
+        "mean": "before_bottleneck",
+    },
 }
 
 
 @pytest.mark.parametrize("architecture", PLACES)
 def test_a_layers_place_is_told_by_a_column(architecture, toy, splits, monkeypatch):
-    monkeypatch.setattr(metrics, "METRICS", {"activation_change": metrics.METRICS["activation_change"]})
+    monkeypatch.setattr(
+        metrics, "METRICS", {"activation_change": metrics.METRICS["activation_change"]}
+    )
     network = models.initial(architecture, 1)
-    run = runs.Run(Path("nowhere"), toy(architecture=architecture, seeds=1), None, network.state_dict(), {})
+    run = runs.Run(
+        Path("nowhere"), toy(architecture=architecture, seeds=1), None, network.state_dict(), {}
+    )
     table = metrics.measure(run, splits[1], pairs=20)[["layer", "place"]].drop_duplicates()
     rest = {name: name for name in ("bottleneck", "readout", "pooled")}
     assert dict(table.to_numpy()) == PLACES[architecture] | rest
@@ -154,33 +186,64 @@ def test_tables_of_a_group(group, splits, scored):
     _, networks, tables = group
     measures = tables["measures"]
     assert list(tables) == ["measures", "training"]
-    assert set(measures["copy"]) == {"trained", "untrained", "shifted", "seen"} and set(measures["seed"]) == {3, 4}
+    assert set(measures["copy"]) == {"trained", "untrained", "shifted", "seen"} and set(
+        measures["seed"]
+    ) == {3, 4}
     assert not measures.duplicated([*runs.KEYS, "copy", "layer", "side", "measure"]).any()
     for run in networks:
-        with training.one_thread(True):  # as in a group: a percentile of errors that tie hangs on rounding
+        with training.one_thread(
+            True
+        ):  # as in a group: a percentile of errors that tie hangs on rounding
             alone = metrics.measure(run, splits[1], pairs=100).reset_index(drop=True)
-        together = study.select(measures, seed=run.settings.seed, copy="trained").reset_index(drop=True)
+        together = study.select(measures, seed=run.settings.seed, copy="trained").reset_index(
+            drop=True
+        )
         pd.testing.assert_frame_equal(alone, together)
     expected = {
         "untrained": scored(models.initial("towers", 3), 100, 3),
         "seen": scored(networks[0].network(), 100, 3, splits[0]),  # on rows of the training split
     }
     for copy, values in expected.items():
-        rows = study.select(measures, seed=3, copy=copy).set_index(["layer", "side", "measure"])["value"]
-        assert all(rows[key] == pytest.approx(value, rel=1e-6, nan_ok=True) for key, value in values.items())
+        rows = study.select(measures, seed=3, copy=copy).set_index(["layer", "side", "measure"])[
+            "value"
+        ]
+        assert all(
+            rows[key] == pytest.approx(value, rel=1e-6, nan_ok=True)
+            for key, value in values.items()
+        )
 
 
 def test_measures_through_training(group, splits):
     settings, (run, _), tables = group
     table = tables["training"]
-    assert list(table) == [*runs.KEYS, *"epoch layer place side measure value".split()] and set(table["side"]) == {"both"}
-    assert sorted(set(table["epoch"])) == [0, *run.frames, 3] == [0, *training.kept_epochs(settings), 3]
-    light = {"activation_change", "side_selectivity", "interaction", "effect_selectivity", "interchange_error"}
+    assert list(table) == [*runs.KEYS, *"epoch layer place side measure value".split()] and set(
+        table["side"]
+    ) == {"both"}
+    assert (
+        sorted(set(table["epoch"]))
+        == [0, *run.frames, 3]
+        == [0, *training.kept_epochs(settings), 3]
+    )
+    light = {
+        "activation_change",
+        "side_selectivity",
+        "interaction",
+        "effect_selectivity",
+        "interchange_error",
+    }
     assert light < set(table["measure"]) and "probe_r2" not in set(table["measure"])
-    last = study.select(table, seed=3, epoch=3).drop(columns="epoch").set_index(["layer", "measure"])["value"]
-    whole = study.select(tables["measures"], seed=3, copy="trained", side="both").set_index(["layer", "measure"])["value"]
+    last = (
+        study.select(table, seed=3, epoch=3)
+        .drop(columns="epoch")
+        .set_index(["layer", "measure"])["value"]
+    )
+    whole = study.select(tables["measures"], seed=3, copy="trained", side="both").set_index(
+        ["layer", "measure"]
+    )["value"]
     pd.testing.assert_series_equal(last, whole[last.index], rtol=1e-5, atol=1e-6)
-    start = study.select(tables["measures"], seed=3, copy="untrained", side="both").set_index(["layer", "measure"])["value"]
+    start = study.select(tables["measures"], seed=3, copy="untrained", side="both").set_index(
+        ["layer", "measure"]
+    )["value"]
     first = study.select(table, seed=3, epoch=0).set_index(["layer", "measure"])["value"]
     pd.testing.assert_series_equal(first, start[first.index], rtol=1e-5, atol=1e-6)
     assert not np.allclose(first, last, equal_nan=True)
@@ -201,7 +264,8 @@ def test_a_network_that_diverged_has_every_row_and_the_reason(group, splits, wei
 
 
 def test_transfer_starts_from_the_network_and_learns(splits, monkeypatch):
-    """Step 0 against R² by numpy; the network stays as it was; of several outputs there is nothing to say."""
+    """Step 0 against R² by numpy; the network stays as it was; of several outputs there is nothing
+    to say."""
     monkeypatch.setattr(transfer, "STEPS", (0, 40))
     network = models.initial("mlp", 3)
     weights = [p.clone() for p in network.parameters()]
@@ -218,12 +282,19 @@ def test_transfer_starts_from_the_network_and_learns(splits, monkeypatch):
         r2.append(1 - np.mean((answer - wanted) ** 2) / wanted.var())
     assert before == pytest.approx(np.mean(r2), rel=1e-4) and after > before
     assert all(torch.equal(p, q) for p, q in zip(weights, network.parameters()))
-    assert all(np.isnan(row["value"]) and row["note"] for row in transfer.rows(models.initial("mlp", 3, 2), splits, 3))
+    assert all(
+        np.isnan(row["value"]) and row["note"]
+        for row in transfer.rows(models.initial("mlp", 3, 2), splits, 3)
+    )
 
 
 def test_a_group_is_measured_for_transfer_where_asked(group, splits, monkeypatch):
     monkeypatch.setattr(transfer, "STEPS", (0, 1))
     settings, networks, _ = group
-    table = metrics.measure_group(settings.model_copy(update={"also": "transfer"}), networks[:1])["measures"]
+    table = metrics.measure_group(settings.model_copy(update={"also": "transfer"}), networks[:1])[
+        "measures"
+    ]
     found = study.select(table, measure=list(transfer.PROPERTIES))
-    assert list(found["copy"]) == ["trained"] * 2 + ["untrained"] * 2 and set(found["layer"]) == {"readout"}
+    assert list(found["copy"]) == ["trained"] * 2 + ["untrained"] * 2 and set(found["layer"]) == {
+        "readout"
+    }

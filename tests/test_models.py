@@ -43,8 +43,12 @@ def test_sizes_and_layers_are_as_documented(name, pairs):
 
 def sides(values, pair):
     """The halves of a pair that each value depends on, as a list of sets."""
-    gradients = [torch.autograd.grad(v, pair, retain_graph=True)[0].abs().sum((0, 2, 3)) for v in values]
-    return [{half for half, g in zip(("left", "right"), gradient) if g > 0} for gradient in gradients]
+    gradients = [
+        torch.autograd.grad(v, pair, retain_graph=True)[0].abs().sum((0, 2, 3)) for v in values
+    ]
+    return [
+        {half for half, g in zip(("left", "right"), gradient) if g > 0} for gradient in gradients
+    ]
 
 
 @pytest.mark.parametrize(
@@ -97,10 +101,17 @@ def test_a_tower_does_not_depend_on_the_other_digit(name, pairs):
 def test_towers_are_half_as_wide_as_their_family(name):
     family = "mlp" if name == "towers" else name.removesuffix("_towers")
     wide, whole = (
-        {layer: seen.shape[1] for (layer, when), seen in activations(initial(n, 0), torch.zeros(1, 2, 28, 28))[1].items()}
+        {
+            layer: seen.shape[1]
+            for (layer, when), seen in activations(initial(n, 0), torch.zeros(1, 2, 28, 28))[
+                1
+            ].items()
+        }
         for n in (name, family)
     )
-    assert list(wide) == list(whole) and all(0.3 < wide[layer] / whole[layer] <= 1 for layer in whole)
+    assert list(wide) == list(whole) and all(
+        0.3 < wide[layer] / whole[layer] <= 1 for layer in whole
+    )
     last = list(whole)[-3]
     assert wide[last] == whole[last]
 
@@ -129,7 +140,9 @@ def test_patches_are_the_quarters_of_each_digit():
     torch.nn.init.zeros_(module.map.bias)
     torch.nn.init.zeros_(module.position)
     pair = torch.rand(1, 2, 28, 28)
-    for token, (half, top, left) in enumerate((half, top, left) for half in (0, 1) for top in (0, 14) for left in (0, 14)):
+    for token, (half, top, left) in enumerate(
+        (half, top, left) for half in (0, 1) for top in (0, 14) for left in (0, 14)
+    ):
         expected = pair[0, half, top : top + 14, left : left + 14].flatten()
         assert torch.allclose(module(pair)[0, token], expected)
 
@@ -145,7 +158,8 @@ def test_attention_against_torch():
 
 
 def test_a_stem_is_a_convolution_alone_and_in_replicas():
-    """Outputs and all three gradients, against torch's own, for one picture batch and under vmap."""
+    """Outputs and all three gradients, against torch's own, for one picture batch and under
+    vmap."""
     torch.manual_seed(0)
     stem, plain = models.Stem(8, 5, stride=3).double(), nn.Conv2d(1, 8, 5, stride=3).double()
     plain.load_state_dict(stem.state_dict())
@@ -217,8 +231,12 @@ def test_overwritten_activations_are_what_the_next_layer_sees_and_no_longer_afte
 
 @pytest.mark.parametrize("name", NAMES)
 def test_connections_are_the_weights_before_the_readout(name):
-    """Matrices and kernels of every linear map but the readout; no bias, no gain of a norm, no position."""
+    """Matrices and kernels of every linear map but the readout; no bias, no gain of a norm, no
+    position."""
     network = initial(name, 0)
     maps = [module for module in network.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     counted = sum(module.weight.numel() for module in maps if module is not network.readout)
-    assert sum(weights[0].numel() for weights in Replicas([network, initial(name, 1)]).connections()) == counted
+    assert (
+        sum(weights[0].numel() for weights in Replicas([network, initial(name, 1)]).connections())
+        == counted
+    )

@@ -1,4 +1,5 @@
-"""Notebooks, by reading them: their parameters, in one form; and that those which nbval compares have not drifted."""
+"""Notebooks, by reading them: their parameters, in one form; and that those which nbval compares
+have not drifted."""
 
 import ast
 import functools
@@ -46,9 +47,15 @@ def test_sources_are_stripped_and_plain(path):
     assert read(path).metadata["kernelspec"]["name"] == "python3"
     for cell in read(path).cells:
         if cell.cell_type == "code":
-            assert cell.outputs == [] and cell.execution_count is None and not cell.source.rstrip().endswith(";")
+            assert (
+                cell.outputs == []
+                and cell.execution_count is None
+                and not cell.source.rstrip().endswith(";")
+            )
             assert set(cell.metadata) <= {"tags"}
-            assert {"parameters", "hide-input"} & {*cell.metadata.get("tags", [])} or len(cell.source.splitlines()) <= 24
+            assert {"parameters", "hide-input"} & {*cell.metadata.get("tags", [])} or len(
+                cell.source.splitlines()
+            ) <= 24
 
 
 @every_notebook
@@ -60,7 +67,10 @@ def test_parameters_are_settings_typed_explained_and_valid(path):
     settings = notebook.settings(**parameters_of(path))
     for line in body:
         value = getattr(settings, line.target.id)
-        assert isinstance(value, {"str": str | tuple, "int": int, "float": float, "bool": bool}[line.annotation.id])
+        assert isinstance(
+            value,
+            {"str": str | tuple, "int": int, "float": float, "bool": bool}[line.annotation.id],
+        )
 
 
 @every_notebook
@@ -68,14 +78,20 @@ def test_every_parameter_goes_through_settings_under_its_own_name(path):
     """So that what test_bad_input.py says of Settings holds for the notebook."""
     trees = [ast.parse(source) for source in code(path)]
     calls = [
-        n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.Call) and ast.unparse(n.func) == "notebook.settings"
+        n
+        for tree in trees
+        for n in ast.walk(tree)
+        if isinstance(n, ast.Call) and ast.unparse(n.func) == "notebook.settings"
     ]
     given = {word.arg: ast.unparse(word.value) for word in calls[0].keywords}
     if given == {None: "{name: globals()[name] for name in Settings.model_fields}"}:
         given = {name: name for name in Settings.model_fields}
     if None in given:  # **SIZE, a dict of them
         (size,) = [
-            n.value for t in trees for n in t.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == given[None]
+            n.value
+            for t in trees
+            for n in t.body
+            if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == given[None]
         ]
         given = {key.value: ast.unparse(value) for key, value in zip(size.keys, size.values)}
     assert given == {name: name for name in parameters_of(path)}
@@ -88,17 +104,25 @@ def test_names_are_not_listed_but_printed_from_the_registries(path):
     """A new regime or architecture is registered in one place."""
     lists = [line for line in parameters_cell(path).splitlines() if "#" in line]
     for registry in (goals.REGIMES, models.ARCHITECTURES):
-        assert not [line for line in lists if sum(name in re.findall(r"\w+", line.split("#")[1]) for name in registry) > 2]
+        assert not [
+            line
+            for line in lists
+            if sum(name in re.findall(r"\w+", line.split("#")[1]) for name in registry) > 2
+        ]
 
 
 def test_a_parameter_has_one_default_and_meaning_everywhere():
-    """But for 10_your_own, a toy; the regime of 01_data, so that there is something to see; and the study of 04 to 09: some need
-    more arms than one trains oneself."""
+    """But for 10_your_own, a toy; the regime of 01_data, so that there is something to see; and the
+    study of 04 to 09: some need more arms than one trains oneself."""
     lines = {}
     for path in SOURCES:
         for line in ast.parse(parameters_cell(path)).body:
             text, name = ast.get_source_segment(parameters_cell(path), line), line.target.id
-            if path.stem != "10_your_own" and (path.stem, name) != ("01_data", "regime") and name != "study":
+            if (
+                path.stem != "10_your_own"
+                and (path.stem, name) != ("01_data", "regime")
+                and name != "study"
+            ):
                 assert lines.setdefault(name, text) == text, path.name
     assert {*lines, "study"} == ALL_PARAMETERS
 
@@ -111,12 +135,15 @@ def test_training_and_measuring_have_every_parameter_and_the_librarys_defaults(n
 
 @pytest.mark.parametrize("name", REFERENCES)
 def test_references_have_not_drifted(name):
-    """What nbval executes is what the notebooks hold, with the parameters that tests/reference/make.py says."""
+    """What nbval executes is what the notebooks hold, with the parameters that
+    tests/reference/make.py says."""
     reference = HERE / "reference" / f"{name}.ipynb"
     assert code(reference) == code(data.ROOT / "notebooks" / f"{name}.ipynb"), "run: make reference"
     cells = [c for c in read(reference).cells if c.cell_type == "code" and c.source.strip()]
     values = {}
-    exec(next(c.source for c in cells if "injected-parameters" in c.metadata.get("tags", [])), values)
+    exec(
+        next(c.source for c in cells if "injected-parameters" in c.metadata.get("tags", [])), values
+    )
     assert {k: v for k, v in values.items() if k != "__builtins__"} == REFERENCES[name]
     assert all(c.execution_count for c in cells)  # nbval compares no others
     assert sum(bool(c.outputs) for c in cells) >= 5

@@ -35,8 +35,12 @@ def test_the_lock_pins_everything_exactly_within_the_projects_ranges():
         assert pin.url is None and re.fullmatch(r"==[^*]+", str(pin.specifier)), pin
     for wanted in map(Requirement, chain(PROJECT["dependencies"], *EXTRAS.values())):
         pinned = [pin for pin in PINS if pin.name == wanted.name]
-        assert pinned or wanted.name == "modvar", f"{wanted.name} is not in requirements.lock: make lock"
-        assert all(wanted.specifier.contains(str(pin.specifier)[2:]) for pin in pinned), f"{pinned} is outside {wanted}"
+        assert pinned or wanted.name == "modvar", (
+            f"{wanted.name} is not in requirements.lock: make lock"
+        )
+        assert all(wanted.specifier.contains(str(pin.specifier)[2:]) for pin in pinned), (
+            f"{pinned} is outside {wanted}"
+        )
 
 
 def test_what_is_installed_is_what_is_pinned():
@@ -49,8 +53,14 @@ def test_what_is_installed_is_what_is_pinned():
 def test_condas_environment_is_in_step():
     environment = yaml.safe_load((data.ROOT / "environment.yml").read_text())
     assert environment["channels"] == ["conda-forge"]
-    python = [line for line in environment["dependencies"] if isinstance(line, str) and line.startswith("python=")]
-    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(python[0].split("=")[1])
+    python = [
+        line
+        for line in environment["dependencies"]
+        if isinstance(line, str) and line.startswith("python=")
+    ]
+    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(
+        python[0].split("=")[1]
+    )
     (packages,) = [line["pip"] for line in environment["dependencies"] if isinstance(line, dict)]
     text = " ".join(packages)
     assert "requirements.lock" in text and re.search(r"--editable \.", text)
@@ -59,7 +69,9 @@ def test_condas_environment_is_in_step():
 
 
 def test_no_registry_and_no_path_of_a_machine_is_named():
-    hosts = re.compile("|".join(["pypi" + r"\.org", "python" + "hosted", "[/]simple[/]", r"[.]whl\b"]))
+    hosts = re.compile(
+        "|".join(["pypi" + r"\.org", "python" + "hosted", "[/]simple[/]", r"[.]whl\b"])
+    )
     home = re.compile(re.escape(str(data.ROOT)) + "|" + r"(?<![\w.])/(home|root|Users|work)/\w")
     for name in tracked():
         if not name.endswith(BINARY):
@@ -70,7 +82,11 @@ def test_no_registry_and_no_path_of_a_machine_is_named():
 def test_nothing_large_is_tracked():
     limits = {".gz": 10_000_000, ".safetensors": 45_000_000, ".csv": 4_000_000, ".js": 3_000_000}
     sizes = {name: (data.ROOT / name).stat().st_size for name in tracked()}
-    large = {name: size for name, size in sizes.items() if size > limits.get("." + name.split(".")[-1], 1_000_000)}
+    large = {
+        name: size
+        for name, size in sizes.items()
+        if size > limits.get("." + name.split(".")[-1], 1_000_000)
+    }
     assert large == {} and sum(sizes.values()) < 200e6
 
 
@@ -80,13 +96,18 @@ def test_the_digits_are_the_published_ones():
         digest, name = line.split()
         assert hashlib.sha256((raw / name).read_bytes()).hexdigest() == digest
         assert digest in (raw / "README.md").read_text()
-    assert data.checksums("MNIST").keys() == {line.split()[1] for line in (raw / "SHA256SUMS").read_text().splitlines()}
+    assert data.checksums("MNIST").keys() == {
+        line.split()[1] for line in (raw / "SHA256SUMS").read_text().splitlines()
+    }
 
 
 def test_importing_is_light():
     """No plotting, tables, statistics or notebooks are pulled in by the package itself."""
     ask = "import sys, modvar_lib; print([m for m in ('torch', 'pandas', 'scipy', 'matplotlib', 'IPython') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True).stdout.strip()
+        == "[]"
+    )
 
 
 @pytest.mark.parametrize("words", [["check"], ["format", "--check"]], ids=" ".join)
@@ -96,9 +117,22 @@ def test_code_and_notebooks_are_linted_and_formatted(words):
     assert done.returncode == 0, done.stdout
 
 
-CODE = [*sorted((data.ROOT / "modvar_lib").rglob("*.py")), *sorted((data.ROOT / "notebooks").glob("*.ipynb"))]
+CODE = [
+    *sorted((data.ROOT / "modvar_lib").rglob("*.py")),
+    *sorted((data.ROOT / "notebooks").glob("*.ipynb")),
+]
 UNSAFE = {  # can run what a file says
-    *("pickle", "cPickle", "dill", "joblib", "shelve", "marshal", "cloudpickle", "read_pickle", "to_pickle"),
+    *(
+        "pickle",
+        "cPickle",
+        "dill",
+        "joblib",
+        "shelve",
+        "marshal",
+        "cloudpickle",
+        "read_pickle",
+        "to_pickle",
+    ),
     *("load_module", "exec", "eval", "unsafe_load", "full_load", "system", "popen"),
 }
 CALLS = "torch.load", "np.load", "numpy.load", "yaml.load"
@@ -108,7 +142,11 @@ CALLS = "torch.load", "np.load", "numpy.load", "yaml.load"
 def test_nothing_that_reads_a_file_can_run_it(path):
     source = path.read_text()
     if path.suffix == ".ipynb":
-        source = "\n".join("".join(cell["source"]) for cell in json.loads(source)["cells"] if cell["cell_type"] == "code")
+        source = "\n".join(
+            "".join(cell["source"])
+            for cell in json.loads(source)["cells"]
+            if cell["cell_type"] == "code"
+        )
     for node in ast.walk(ast.parse(source)):
         names = set()
         if isinstance(node, ast.Attribute) and node.attr != "eval":  # a network's switch
@@ -116,10 +154,15 @@ def test_nothing_that_reads_a_file_can_run_it(path):
         elif isinstance(node, ast.Name):
             names = {node.id}
         elif isinstance(node, ast.Import | ast.ImportFrom):
-            names = {part for a in node.names for part in a.name.split(".")} | {*(getattr(node, "module", "") or "").split(".")}
+            names = {part for a in node.names for part in a.name.split(".")} | {
+                *(getattr(node, "module", "") or "").split(".")
+            }
         elif isinstance(node, ast.Call):
             assert ast.unparse(node.func) not in CALLS, (path.name, node.lineno)
-            assert not any(word.arg in ("shell", "allow_pickle") for word in node.keywords), (path.name, node.lineno)
+            assert not any(word.arg in ("shell", "allow_pickle") for word in node.keywords), (
+                path.name,
+                node.lineno,
+            )
         assert not names & UNSAFE, (path.name, node.lineno)
 
 

@@ -51,7 +51,11 @@ def test_any_settings_are_valid_or_one_line(values):
 CONFIG_NAMES = NAMES | st.sampled_from(["arms", "group_size", "notebooks"])
 
 
-@given(st.dictionaries(CONFIG_NAMES, ANYTHING | st.text(alphabet="$(`;#touch x)", max_size=9), max_size=4))
+@given(
+    st.dictionaries(
+        CONFIG_NAMES, ANYTHING | st.text(alphabet="$(`;#touch x)", max_size=9), max_size=4
+    )
+)
 def test_any_config_is_a_study_or_one_line(config):
     try:
         found = study.read_config(config)
@@ -88,7 +92,9 @@ def test_a_regime_is_a_pure_function_of_epoch_and_seed(regime, seed, schedule, d
 
 @given(st.integers(1, 300), st.integers(0, 40), st.data())
 def test_moments_are_kept_within_training_in_order(epochs, frames, data):
-    settings = Settings(epochs=epochs, frames=frames, final_epochs=data.draw(st.integers(0, epochs)))
+    settings = Settings(
+        epochs=epochs, frames=frames, final_epochs=data.draw(st.integers(0, epochs))
+    )
     found = training.kept_epochs(settings)
     assert list(found) == sorted(set(found)) and all(0 < e < epochs for e in found)
     assert bool(found) <= bool(frames) and len(found) <= frames + 1 + max(2, frames // 8)
@@ -118,7 +124,9 @@ def test_tables_come_back_as_they_were(folder, table):
     pd.testing.assert_frame_equal(pd.read_csv(folder / "t.csv"), table, check_exact=True)
 
 
-ROWS = st.tuples(st.sampled_from(["fixed", "varying"]), st.integers(0, 3), st.integers(0, 2), st.floats(-1, 1))
+ROWS = st.tuples(
+    st.sampled_from(["fixed", "varying"]), st.integers(0, 3), st.integers(0, 2), st.floats(-1, 1)
+)
 
 
 @few

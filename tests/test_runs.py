@@ -1,4 +1,5 @@
-"""A network on disk: whole or absent, read back as it was, and one line of error that names the file when it is not."""
+"""A network on disk: whole or absent, read back as it was, and one line of error that names the
+file when it is not."""
 
 import json
 import os
@@ -21,8 +22,12 @@ from modvar_lib.errors import InputError
 
 @pytest.fixture(scope="module")
 def origin(toy, splits, tmp_path_factory):
-    """(settings, networks as trained, results folder) of two networks with frames, trained and written once."""
-    settings, folder = toy(regime="varying", seeds="0-1", frames=2), tmp_path_factory.mktemp("origin")
+    """(settings, networks as trained, results folder) of two networks with frames, trained and
+    written once."""
+    settings, folder = (
+        toy(regime="varying", seeds="0-1", frames=2),
+        tmp_path_factory.mktemp("origin"),
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MODVAR_RESULTS", str(folder))
         trained = training.train(settings, splits)
@@ -45,12 +50,16 @@ def untouched(monkeypatch):
 
 
 def content(path: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()
+    }
 
 
 def learnt(path: Path) -> dict[str, bytes]:
     """All but where and when it was trained."""
-    return {name: what for name, what in content(path).items() if not name.endswith("provenance.json")}
+    return {
+        name: what for name, what in content(path).items() if not name.endswith("provenance.json")
+    }
 
 
 def test_what_is_saved_comes_back(saved, results):
@@ -60,7 +69,9 @@ def test_what_is_saved_comes_back(saved, results):
     run = runs.load(paths[1], "toy")
     assert run.settings.saved() == settings.runs()[1].saved() and run.key["seed"] == 1
     assert list(run.key) == runs.KEYS
-    pd.testing.assert_frame_equal(run.history, trained[1].history, check_exact=True, check_dtype=False)
+    pd.testing.assert_frame_equal(
+        run.history, trained[1].history, check_exact=True, check_dtype=False
+    )
     assert all(torch.equal(value, trained[1].weights[name]) for name, value in run.weights.items())
     assert list(run.frames) == list(trained[1].frames)
     for epochs, frame in trained[1].frames.items():
@@ -73,31 +84,46 @@ def test_a_network_as_it_was_at_any_kept_moment(saved):
     run = runs.load(saved[2][0], "toy")
     first, *_, last = 0, *run.frames, 3
     start = models.initial("mlp", 0).state_dict()
-    assert all(torch.equal(value, start[name]) for name, value in run.network(first).state_dict().items())
+    assert all(
+        torch.equal(value, start[name]) for name, value in run.network(first).state_dict().items()
+    )
     for epochs in (last, None):
-        assert all(torch.equal(v, run.weights[k]) for k, v in run.network(epochs).state_dict().items())
+        assert all(
+            torch.equal(v, run.weights[k]) for k, v in run.network(epochs).state_dict().items()
+        )
     for epochs, frame in run.frames.items():
-        assert all(torch.equal(v, frame[k].float()) for k, v in run.network(epochs).state_dict().items())
+        assert all(
+            torch.equal(v, frame[k].float()) for k, v in run.network(epochs).state_dict().items()
+        )
     with pytest.raises(InputError, match=r"^epochs: got 7; kept of seed-000: \[0, 1, 2, 3\]$"):
         run.network(7)
 
 
 def test_a_network_from_before_a_setting_existed_has_its_default(saved):
     settings = json.loads((saved[2][0] / "settings.json").read_text())
-    old = {k: v for k, v in settings.items() if k not in ("variant", "optimizer", "standardise", "penalty")}
+    old = {
+        k: v
+        for k, v in settings.items()
+        if k not in ("variant", "optimizer", "standardise", "penalty")
+    }
     (saved[2][0] / "settings.json").write_text(json.dumps(old))
     assert runs.load(saved[2][0], "toy").settings.saved() == settings
 
 
 def test_a_finished_group_is_not_trained_again(saved, untouched):
     settings, _, _ = saved
-    assert runs.missing(settings) == () and [run.key["seed"] for run in runs.complete(settings)] == [0, 1]
+    assert runs.missing(settings) == () and [
+        run.key["seed"] for run in runs.complete(settings)
+    ] == [0, 1]
 
 
 def test_a_group_that_was_killed_ends_in_the_same_bits(saved, results, monkeypatch):
-    """Killed while training: nothing is there. While writing: half a folder beside those that are whole."""
+    """Killed while training: nothing is there. While writing: half a folder beside those that are
+    whole."""
     settings, _, paths = saved
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # a lot per network, whichever are missing
+    monkeypatch.setattr(
+        torch, "get_num_threads", lambda: 2
+    )  # a lot per network, whichever are missing
     shutil.rmtree(results)
     runs.complete(settings)
     whole = [learnt(path) for path in paths]
@@ -114,30 +140,52 @@ HALF = "import sys; from modvar_lib import runs, settings; runs.complete(setting
 
 
 def test_a_killed_training_leaves_nothing_to_the_next(toy, splits, results):
-    """Killed while it trains, and as if while it writes; then the same seed, in the same study, with another learning rate."""
+    """Killed while it trains, and as if while it writes; then the same seed, in the same study,
+    with another learning rate."""
     first, second = toy(learning_rate=0.05, frames=2, epochs=10**6, final_epochs=1), toy(frames=2)
     words = [sys.executable, "-c", HALF, repr(first.model_dump())]
     with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
         assert b"epoch" in process.stderr.readline(200)  # it trains
         time.sleep(1)
         process.kill()
-    (other,), path = training.train(toy(learning_rate=0.05, frames=2), splits), runs.run_folder(second)
+    (other,), path = (
+        training.train(toy(learning_rate=0.05, frames=2), splits),
+        runs.run_folder(second),
+    )
     for half in (path, path.with_name(f".{path.name}-abc")):
-        runs.write(half / "frames.safetensors", to_bytes({f"1/{k}": v for k, v in other.frames[1].items()}))
+        runs.write(
+            half / "frames.safetensors", to_bytes({f"1/{k}": v for k, v in other.frames[1].items()})
+        )
         runs.write(half / "history.csv", b"epoch\n")
     (run,), (alone,) = runs.complete(second), training.train(second, splits)
     pd.testing.assert_frame_equal(run.history, alone.history, check_exact=True, check_dtype=False)
-    assert run.settings.learning_rate == 0.001 and [p.name for p in path.parent.iterdir()] == [path.name]
+    assert run.settings.learning_rate == 0.001 and [p.name for p in path.parent.iterdir()] == [
+        path.name
+    ]
     for moment in (0, *run.frames):
         kept = alone.frames[moment] if moment else alone.weights
-        assert all(torch.equal(value, (run.frames[moment] if moment else run.weights)[name]) for name, value in kept.items())
+        assert all(
+            torch.equal(value, (run.frames[moment] if moment else run.weights)[name])
+            for name, value in kept.items()
+        )
 
 
-LINKS = ["", "groups", "groups/MNIST-mlp-varying", "runs/MNIST-mlp-varying/seed-000", "done", "notebooks", "headline.md", "book"]
+LINKS = [
+    "",
+    "groups",
+    "groups/MNIST-mlp-varying",
+    "runs/MNIST-mlp-varying/seed-000",
+    "done",
+    "notebooks",
+    "headline.md",
+    "book",
+]
 
 
 @pytest.mark.parametrize("name", LINKS)
-def test_a_link_out_of_a_study_is_one_line_and_nothing_is_touched(saved, results, tmp_path, name, untouched):
+def test_a_link_out_of_a_study_is_one_line_and_nothing_is_touched(
+    saved, results, tmp_path, name, untouched
+):
     outside, link = tmp_path / "outside", results / "toy" / name
     outside.mkdir()
     (outside / "04_analysis-0").write_text("mine")
@@ -152,7 +200,9 @@ def test_a_link_out_of_a_study_is_one_line_and_nothing_is_touched(saved, results
         lambda: runs.paths("toy"),
     ]
     for call in (*calls, lambda: study.read_config(config), lambda: runs.complete(saved[0])):
-        with pytest.raises(InputError, match=rf"^study: {re.escape(str(link))} is a link out of .*; allowed: "):
+        with pytest.raises(
+            InputError, match=rf"^study: {re.escape(str(link))} is a link out of .*; allowed: "
+        ):
             call()
     assert content(outside) == before
 
@@ -166,7 +216,10 @@ def test_a_link_within_a_study_is_followed(saved, results):
 def test_other_settings_never_overwrite(saved, toy, untouched):
     before = content(saved[2][0].parent)
     for name, value, was in (("epochs", 5, 3), ("penalty", 0.1, 0.0), ("standardise", True, False)):
-        with pytest.raises(InputError, match=rf"^{name}: got {value}, but .*seed-000 was trained with {was}; allowed: "):
+        with pytest.raises(
+            InputError,
+            match=rf"^{name}: got {value}, but .*seed-000 was trained with {was}; allowed: ",
+        ):
             runs.complete(toy(regime="varying", seeds="0-1", **{name: value}))
     assert content(saved[2][0].parent) == before
 
@@ -177,12 +230,18 @@ def test_networks_whose_tables_are_there_are_not_trained_anew(saved, toy, untouc
     runs.write_table(table, runs.group_folder(settings) / "runs.csv")
     assert len(runs.complete(settings)) == 2
     shutil.rmtree(folders[0])
-    with pytest.raises(InputError, match=r"^study: .*000-001 has seed 0 already; allowed: another study, or delete"):
+    with pytest.raises(
+        InputError, match=r"^study: .*000-001 has seed 0 already; allowed: another study, or delete"
+    ):
         runs.complete(settings)
 
 
-def test_frames_device_and_what_is_measured_besides_do_not_determine_a_network(saved, toy, untouched):
-    assert runs.missing(toy(regime="varying", seeds="0-1", frames=0, also="seen", device="auto")) == ()
+def test_frames_device_and_what_is_measured_besides_do_not_determine_a_network(
+    saved, toy, untouched
+):
+    assert (
+        runs.missing(toy(regime="varying", seeds="0-1", frames=0, also="seen", device="auto")) == ()
+    )
 
 
 @pytest.mark.parametrize("fails", ["provenance", "to_bytes"])
@@ -196,7 +255,9 @@ def test_a_failed_write_leaves_nothing(results, origin, monkeypatch, fails):
 def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "table.csv"
     runs.write(path, b"old")
-    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
     with pytest.raises(OSError, match="No space left"):
         runs.write(path, b"new")
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"old"]
@@ -208,14 +269,21 @@ def header(text: bytes, length: int | None = None) -> bytes:
 
 LARGE = b'{"w":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4000000000000]}}'
 DAMAGE = {
-    **{f"{name} {how}": (name, how) for name in runs.FILES for how in ("missing", "cut", "empty", "a folder")},
+    **{
+        f"{name} {how}": (name, how)
+        for name in runs.FILES
+        for how in ("missing", "cut", "empty", "a folder")
+    },
     "a pickle for weights": ("weights.safetensors", b"\x80\x04\x95 a pickle"),
     "a zip for weights": ("weights.safetensors", b"PK\x03\x04 a zip, as torch.save writes"),
     "a header that is too long": ("weights.safetensors", header(b"{}", 2**63)),
     "a tensor that is too large": ("weights.safetensors", header(LARGE)),
     "weights of other names": ("weights.safetensors", to_bytes({"../../x": torch.zeros(2)})),
     "weights of another shape": ("weights.safetensors", to_bytes({"readout.bias": torch.zeros(7)})),
-    "weights of another architecture": ("weights.safetensors", to_bytes(models.initial("cnn", 0).state_dict())),
+    "weights of another architecture": (
+        "weights.safetensors",
+        to_bytes(models.initial("cnn", 0).state_dict()),
+    ),
     "settings of no known regime": ("settings.json", b'{"regime": "fixd", "seed": 0}'),
     "settings out of bounds": ("settings.json", b'{"epochs": 0, "seed": 0}'),
     "settings that lead elsewhere": ("settings.json", b'{"variant": "../../etc", "seed": 0}'),
@@ -224,7 +292,10 @@ DAMAGE = {
     "settings without a seed": ("settings.json", b"{}"),
     "a list for settings": ("settings.json", b"[]"),
     "another history": ("history.csv", b"epoch,test_r2\n0,1\n"),
-    "words in the history": ("history.csv", b"epoch,a,b,train_mse,test_mse,test_r2,sum_mse,sum_r2\n0,1,1,x,1,1,1,1\n"),
+    "words in the history": (
+        "history.csv",
+        b"epoch,a,b,train_mse,test_mse,test_r2,sum_mse,sum_r2\n0,1,1,x,1,1,1,1\n",
+    ),
 }
 
 
@@ -241,7 +312,11 @@ def test_a_damaged_network_is_one_line_naming_the_file(saved, case):
     with pytest.raises(InputError) as caught:
         runs.load(path.parent, "toy")
     line = str(caught.value)
-    assert line.startswith(f"run: {path} cannot be used (") and "\n" not in line and len(line) < 1000 + len(str(path))
+    assert (
+        line.startswith(f"run: {path} cannot be used (")
+        and "\n" not in line
+        and len(line) < 1000 + len(str(path))
+    )
     assert "train again" in line and ("MODVAR_OWN" in line) == ("no known regime" in case)
 
 
@@ -253,7 +328,10 @@ def test_damaged_frames_are_one_line(saved):
 
 def test_a_network_in_the_wrong_place_is_damage(saved):
     saved[2][1].rename(saved[2][1].with_name("seed-002"))
-    with pytest.raises(InputError, match=r"settings.json cannot be used \(it belongs in MNIST-mlp-varying/seed-001\)"):
+    with pytest.raises(
+        InputError,
+        match=r"settings.json cannot be used \(it belongs in MNIST-mlp-varying/seed-001\)",
+    ):
         runs.load(saved[2][1].with_name("seed-002"), "toy")
 
 
@@ -272,6 +350,7 @@ def test_ones_own_code_is_not_called_damage(results, toy, splits, monkeypatch):
     (run,) = runs.complete(mine_alone)
     del goals.REGIMES["mine"]
     with pytest.raises(
-        InputError, match=r"^run: .*cannot be used \(regime: got 'mine'.*; if that is of your own, set MODVAR_OWN to"
+        InputError,
+        match=r"^run: .*cannot be used \(regime: got 'mine'.*; if that is of your own, set MODVAR_OWN to",
     ):
         runs.load(run.path, "toy")

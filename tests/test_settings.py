@@ -1,4 +1,5 @@
-"""One form of settings, from a notebook's parameters to the network's folder. What is refused: test_bad_input.py."""
+"""One form of settings, from a notebook's parameters to the network's folder. What is refused:
+test_bad_input.py."""
 
 import json
 
@@ -38,13 +39,24 @@ def test_settings_are_frozen():
 
 def test_defaults_are_the_originals():
     settings = Settings()
-    assert (settings.epochs, settings.period, settings.final_epochs, settings.max_coefficient) == (100, 10, 10, 8)
+    assert (settings.epochs, settings.period, settings.final_epochs, settings.max_coefficient) == (
+        100,
+        10,
+        10,
+        8,
+    )
     assert settings.learning_rate == 1e-3 and settings.pairs_per_epoch == 60_000
-    assert not settings.standardise and settings.penalty == settings.frames == 0 and settings.also == ""
+    assert (
+        not settings.standardise
+        and settings.penalty == settings.frames == 0
+        and settings.also == ""
+    )
 
 
 def test_settings_of_a_group_are_those_of_its_networks():
-    group = Settings(study="a", regime="varying", seeds="8-10", epochs=50, standardise=True, frames=4)
+    group = Settings(
+        study="a", regime="varying", seeds="8-10", epochs=50, standardise=True, frames=4
+    )
     assert [one.seed for one in group.runs()] == [8, 9, 10]
     for one in group.runs():
         assert isinstance(one, Settings) and one.seeds == (one.seed,)
@@ -54,15 +66,32 @@ def test_settings_of_a_group_are_those_of_its_networks():
 
 
 def test_a_network_depends_on_its_seed_but_not_on_study_device_frames_or_other_seeds():
-    one, other = Settings(seeds="0-3", study="a"), Settings(seeds="2", study="b", device="cpu", frames=3, also="seen")
+    one, other = (
+        Settings(seeds="0-3", study="a"),
+        Settings(seeds="2", study="b", device="cpu", frames=3, also="seen"),
+    )
     assert one.runs()[2].saved() == other.saved() != one.runs()[1].saved()
     assert not {"study", "device", "frames", "also", "seeds"} & set(other.saved())
-    assert set(other.saved()) == set(Settings.model_fields) - {"study", "device", "frames", "also", "seeds"} | {"seed"}
+    assert set(other.saved()) == set(Settings.model_fields) - {
+        "study",
+        "device",
+        "frames",
+        "also",
+        "seeds",
+    } | {"seed"}
 
 
-@pytest.mark.parametrize("name", ["penalty", "standardise", "variant", "max_coefficient", "test_pairs"])
+@pytest.mark.parametrize(
+    "name", ["penalty", "standardise", "variant", "max_coefficient", "test_pairs"]
+)
 def test_what_is_saved_comes_back_and_what_did_not_exist_has_its_default(name):
-    changed = {"penalty": 0.5, "standardise": True, "variant": "x", "max_coefficient": 3, "test_pairs": 77}
+    changed = {
+        "penalty": 0.5,
+        "standardise": True,
+        "variant": "x",
+        "max_coefficient": 3,
+        "test_pairs": 77,
+    }
     one = Settings(study="b", seeds=3, epochs=20, **{name: changed[name]})
     saved = json.loads(json.dumps(one.saved()))
     assert Settings.of_saved(saved, study="b") == one
@@ -75,7 +104,11 @@ def test_what_is_saved_comes_back_and_what_did_not_exist_has_its_default(name):
     [
         ({}, "MNIST-mlp-fixed", "000-000"),
         ({"regime": "varying", "seeds": "8-15"}, "MNIST-mlp-varying", "008-015"),
-        ({"architecture": "cnn", "variant": "rate0.003", "seeds": "1000"}, "MNIST-cnn-fixed-rate0.003", "1000-1000"),
+        (
+            {"architecture": "cnn", "variant": "rate0.003", "seeds": "1000"},
+            "MNIST-cnn-fixed-rate0.003",
+            "1000-1000",
+        ),
     ],
 )
 def test_names_of_folders(changes, arm, group, results):
@@ -87,11 +120,14 @@ def test_names_of_folders(changes, arm, group, results):
 
 
 def test_a_varying_regime_has_an_epoch_that_varies():
-    """final_epochs left out is a tenth of epochs; as many as epochs would be x + y throughout, under another name."""
+    """final_epochs left out is a tenth of epochs; as many as epochs would be x + y throughout,
+    under another name."""
     assert Settings(regime="varying", epochs=10).final_epochs == 1
     for name, function in goals.REGIMES.items():
         if not function.ends_on_the_sum:
             assert Settings(regime=name, epochs=10, final_epochs=10).final_epochs == 10
     for architecture in ARCHITECTURES:
         settings = Settings(architecture=architecture, regime="varying", epochs=1)
-        assert goals.coefficients(goals.goal("varying", 0, 0, settings)) == goals.drawn(0, 0, settings)
+        assert goals.coefficients(goals.goal("varying", 0, 0, settings)) == goals.drawn(
+            0, 0, settings
+        )

@@ -4,7 +4,15 @@ import pytest
 from scipy import stats
 
 from modvar_lib import metrics
-from modvar_lib.statistics import at_equal_error, describe, differences, holm, in_and_out, paired_difference, verdict
+from modvar_lib.statistics import (
+    at_equal_error,
+    describe,
+    differences,
+    holm,
+    in_and_out,
+    paired_difference,
+    verdict,
+)
 
 
 def test_describe_by_hand():
@@ -16,7 +24,11 @@ def test_describe_by_hand():
 
 def test_one_network_gives_no_interval_and_none_gives_nothing():
     one, none = describe([0.7]), describe([])
-    assert one["n"] == 1 and one["mean"] == 0.7 and np.isnan([one["sd"], one["low"], one["high"]]).all()
+    assert (
+        one["n"] == 1
+        and one["mean"] == 0.7
+        and np.isnan([one["sd"], one["low"], one["high"]]).all()
+    )
     assert none["n"] == 0 and np.isnan([none["mean"], none["low"]]).all()
 
 
@@ -25,7 +37,11 @@ def test_differences_are_paired_by_seed():
     second = pd.Series([10.0, 6.5, 1.5], index=[2, 1, 0])
     found = paired_difference(first, second)
     assert found["n"] == 3 and found["difference"] == pytest.approx((0.5 + 1.5 + 1.0) / 3)
-    assert found["low"] > 0 and found["p"] == pytest.approx(2 / 8) and found["d"] == pytest.approx(1.0 / 0.5)
+    assert (
+        found["low"] > 0
+        and found["p"] == pytest.approx(2 / 8)
+        and found["d"] == pytest.approx(1.0 / 0.5)
+    )
 
 
 def test_undefined_pairs_are_left_out():
@@ -52,14 +68,23 @@ def test_no_effect_is_not_found_and_a_large_one_is():
 
 def curve(seed, *points):
     """Of (R², value), an epoch each."""
-    return pd.DataFrame(points, columns=["r2", "value"]).assign(seed=seed, epoch=range(1, len(points) + 1))
+    return pd.DataFrame(points, columns=["r2", "value"]).assign(
+        seed=seed, epoch=range(1, len(points) + 1)
+    )
 
 
 def test_at_equal_error_by_hand():
-    """The better network, whichever it is, where it first reaches the R² at which the other ended; none that began above."""
-    slow = pd.concat([curve(0, (0.1, 1), (0.5, 2)), curve(1, (0.3, 5), (0.9, 6)), curve(2, (0.2, 0), (0.3, 1))])
+    """The better network, whichever it is, where it first reaches the R² at which the other ended;
+    none that began above."""
+    slow = pd.concat(
+        [curve(0, (0.1, 1), (0.5, 2)), curve(1, (0.3, 5), (0.9, 6)), curve(2, (0.2, 0), (0.3, 1))]
+    )
     fast = pd.concat(
-        [curve(0, (0.4, 3), (0.6, 7), (0.2, 9), (0.8, 8)), curve(1, (0.2, 0), (0.7, 4)), curve(2, (0.6, 2), (0.9, 3))]
+        [
+            curve(0, (0.4, 3), (0.6, 7), (0.2, 9), (0.8, 8)),
+            curve(1, (0.2, 0), (0.7, 4)),
+            curve(2, (0.6, 2), (0.9, 3)),
+        ]
     )
     found = at_equal_error(slow.sample(frac=1, random_state=0), fast)
     assert found["r2"].tolist() == [0.5, 0.7, 0.3]
@@ -69,12 +94,17 @@ def test_at_equal_error_by_hand():
 
 def test_the_verdict_is_the_more_cautious_of_two_intervals():
     def said(low, high, t_low, t_high, p=0.001):
-        return verdict({"low": low, "high": high, "t_low": t_low, "t_high": t_high, "p": p}, margin=0.05)
+        return verdict(
+            {"low": low, "high": high, "t_low": t_low, "t_high": t_high, "p": p}, margin=0.05
+        )
 
     assert said(0.1, 0.3, 0.1, 0.3) == "more" and said(-0.3, -0.1, -0.3, -0.1) == "less"
     assert said(0.1, 0.3, -0.1, 0.3) == said(0.1, 0.3, 0.1, 0.3, p=0.06) == "not shown"
     assert said(0.01, 0.03, 0.01, 0.02) == "more, equivalent"
-    assert said(-0.04, 0.04, -0.05, 0.05) == "equivalent" and said(-0.04, 0.04, -0.06, 0.05) == "not shown"
+    assert (
+        said(-0.04, 0.04, -0.05, 0.05) == "equivalent"
+        and said(-0.04, 0.04, -0.06, 0.05) == "not shown"
+    )
     nan = float("nan")
     assert said(nan, nan, nan, nan, nan) == "not shown"
 
@@ -91,7 +121,9 @@ def test_differences_in_and_out_of_failures():
 def test_values_against_chance():
     own = {"side_selectivity": 0.7, "side_selectivity_rotated": 0.4}
     own |= {"interchange_error": 1.0, "interchange_error_random": 4.0}
-    table = pd.DataFrame([{"seed": 0, "measure": m, "value": v, "note": ""} for m, v in own.items()])
+    table = pd.DataFrame(
+        [{"seed": 0, "measure": m, "value": v, "note": ""} for m, v in own.items()]
+    )
     found = metrics.against_chance(table).set_index("measure")["value"]
     assert found["side_selectivity_above_chance"] == pytest.approx(0.3)
     assert found["interchange_error_over_chance"] == 0.25 and len(found) == 6
@@ -119,8 +151,14 @@ def test_holm_by_hand():
 
 
 def test_differences_of_groups_do_not_mix_them():
-    rows = [(layer, regime, seed, value) for layer, shift in (("a", 1), ("b", -1)) for seed in range(3)
-            for regime, value in (("fixed", seed), ("varying", seed + shift + 0.1 * seed))]  # fmt: skip
+    rows = [
+        (layer, regime, seed, value)
+        for layer, shift in (("a", 1), ("b", -1))
+        for seed in range(3)
+        for regime, value in (("fixed", seed), ("varying", seed + shift + 0.1 * seed))
+    ]
     table = pd.DataFrame(rows, columns=["layer", "regime", "seed", "value"])
-    found = differences(table.sample(frac=1, random_state=0), ["layer"]).set_index("layer")["difference"]
+    found = differences(table.sample(frac=1, random_state=0), ["layer"]).set_index("layer")[
+        "difference"
+    ]
     assert found.to_dict() == pytest.approx({"a": 1.1, "b": -0.9})

@@ -10,15 +10,27 @@ from modvar_lib import data, goals, models, training
 
 
 def numbers(trained):
-    return [trained.history.to_csv(), *(value.numpy().tobytes() for value in trained.weights.values())]
+    return [
+        trained.history.to_csv(),
+        *(value.numpy().tobytes() for value in trained.weights.values()),
+    ]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_together_equals_one_at_a_time_over_the_first_steps(toy, splits, architecture):
-    settings = toy(architecture=architecture, regime="varying", seeds=(2, 0, 1), epochs=1, final_epochs=0, pairs_per_epoch=640)
+    settings = toy(
+        architecture=architecture,
+        regime="varying",
+        seeds=(2, 0, 1),
+        epochs=1,
+        final_epochs=0,
+        pairs_per_epoch=640,
+    )
     together = training.train(settings, splits)
     for trained in together:
-        alone = training.train(settings.model_copy(update={"seeds": (trained.settings.seed,)}), splits)[0]
+        alone = training.train(
+            settings.model_copy(update={"seeds": (trained.settings.seed,)}), splits
+        )[0]
         assert alone.settings == trained.settings
         assert np.allclose(alone.history, trained.history, rtol=1e-3)
         for name, value in alone.weights.items():
@@ -26,7 +38,8 @@ def test_together_equals_one_at_a_time_over_the_first_steps(toy, splits, archite
 
 
 def test_against_an_ordinary_training_loop(toy, splits):
-    """One network, one nn.Module, torch.optim.Adam, no batching of replicas: the same history and weights."""
+    """One network, one nn.Module, torch.optim.Adam, no batching of replicas: the same history and
+    weights."""
     settings = toy(regime="varying", seeds=4, epochs=2)
     trained = training.train(settings, splits)[0]
     digits, test = splits
@@ -36,7 +49,9 @@ def test_against_an_ordinary_training_loop(toy, splits):
     def batch(split, pairs, goal):
         left, right = (split.images[rows].view(-1, 28, 28).float() / 255 for rows in pairs.T)
         table = torch.from_numpy(goal)
-        return torch.stack([left, right], 1), table[split.labels[pairs[:, 0]], split.labels[pairs[:, 1]]]
+        return torch.stack([left, right], 1), table[
+            split.labels[pairs[:, 0]], split.labels[pairs[:, 1]]
+        ]
 
     for epoch in range(2):
         goal = goals.varying(epoch, 4, settings)
@@ -77,7 +92,8 @@ def test_regimes_share_start_and_pairs(toy, splits, monkeypatch):
 def test_a_network_does_not_depend_on_the_others_of_its_lot_beyond_rounding_nor_on_their_number_per_core(
     toy, splits, monkeypatch
 ):
-    """A lot per core: seeds in order, as even as can be; and the lots of one core after the other end in the same bits."""
+    """A lot per core: seeds in order, as even as can be; and the lots of one core after the other
+    end in the same bits."""
     settings, lots, train_lot = toy(regime="varying", seeds="0-4", epochs=2), [], training.train_lot
 
     def watched(settings, *others):
@@ -111,17 +127,33 @@ def test_global_random_state_is_neither_read_nor_changed(toy, splits):
     np.random.seed(1)
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
     first = numbers(training.train(toy(), splits)[0])
-    assert torch.equal(before[0], torch.get_rng_state()) and np.array_equal(before[1], np.random.get_state()[1])
+    assert torch.equal(before[0], torch.get_rng_state()) and np.array_equal(
+        before[1], np.random.get_state()[1]
+    )
     torch.manual_seed(2)
     assert first == numbers(training.train(toy(), splits)[0])
 
 
 @pytest.mark.parametrize(
     ("architecture", "reached"),
-    [("mlp", 0.4), ("cnn", 0.25), ("resnet", 0.1), ("vit", 0.1), ("mixer", 0.1), ("towers", 0.5), ("summed", 0.3)],
+    [
+        ("mlp", 0.4),
+        ("cnn", 0.25),
+        ("resnet", 0.1),
+        ("vit", 0.1),
+        ("mixer", 0.1),
+        ("towers", 0.5),
+        ("summed", 0.3),
+    ],
 )
 def test_a_short_run_learns(toy, splits, architecture, reached):
-    settings = toy(architecture=architecture, pairs_per_epoch=10_000, batch_size=128, learning_rate=2e-3, test_pairs=1000)
+    settings = toy(
+        architecture=architecture,
+        pairs_per_epoch=10_000,
+        batch_size=128,
+        learning_rate=2e-3,
+        test_pairs=1000,
+    )
     for trained in training.train(settings, splits):
         history = trained.history
         assert history["train_mse"].is_monotonic_decreasing
@@ -155,7 +187,8 @@ def test_an_error_in_one_lot_ends_the_training(toy, splits, monkeypatch):
 
 
 def test_trainings_in_threads_of_one_process_wait_for_each_other():
-    """Side by side, the second took the first one's single thread for the process's, trained in one lot, and left it so."""
+    """Side by side, the second took the first one's single thread for the process's, trained in one
+    lot, and left it so."""
     before, had = torch.get_num_threads(), []
 
     def second():
@@ -178,7 +211,14 @@ def test_trainings_in_threads_of_one_process_wait_for_each_other():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_cuda_agrees_with_the_cpu_over_the_first_steps(toy, splits, architecture):
-    settings = toy(architecture=architecture, regime="varying", seeds="0-3", epochs=1, final_epochs=0, pairs_per_epoch=640)
+    settings = toy(
+        architecture=architecture,
+        regime="varying",
+        seeds="0-3",
+        epochs=1,
+        final_epochs=0,
+        pairs_per_epoch=640,
+    )
     here = training.train(settings, splits)
     there = training.train(settings.model_copy(update={"device": "cuda"}), splits)
     for cpu, gpu in zip(here, there, strict=True):
@@ -197,7 +237,10 @@ def test_every_regime_trains(toy, splits, regime):
 
 
 def test_restarts_differ_from_fixed_only_after_the_first_restart(toy, splits):
-    fixed, restarts = (training.train(toy(regime=name, epochs=4, period=2), splits)[0].history for name in ("fixed", "restarts"))
+    fixed, restarts = (
+        training.train(toy(regime=name, epochs=4, period=2), splits)[0].history
+        for name in ("fixed", "restarts")
+    )
     assert fixed.iloc[:2].equals(restarts.iloc[:2])
     assert not np.allclose(fixed["train_mse"][2:], restarts["train_mse"][2:], rtol=1e-6)
 
@@ -206,15 +249,17 @@ def test_sgd_is_torchs(toy, splits):
     """One step of SGD with momentum is -rate * gradient: twice the rate, twice the step."""
     start = models.initial("mlp", 0).state_dict()
     once = {"epochs": 1, "final_epochs": 1, "pairs_per_epoch": 64, "optimizer": "sgd"}
-    slow, fast = (training.train(toy(**once, learning_rate=rate), splits)[0].weights for rate in (1e-5, 2e-5))
+    slow, fast = (
+        training.train(toy(**once, learning_rate=rate), splits)[0].weights for rate in (1e-5, 2e-5)
+    )
     for name, value in start.items():
         assert torch.allclose(fast[name] - value, 2 * (slow[name] - value), atol=1e-6)
     assert not torch.allclose(slow["readout.bias"], start["readout.bias"], atol=1e-6)
 
 
 def test_a_penalty_is_that_of_the_weights_before_the_readout_and_of_nothing_else(toy, splits):
-    """One step of plain gradient descent: with the penalty, weights before the readout move by rate times penalty more against
-    their sign; biases and the readout move as without."""
+    """One step of plain gradient descent: with the penalty, weights before the readout move by rate
+    times penalty more against their sign; biases and the readout move as without."""
     size = {"epochs": 1, "pairs_per_epoch": 64, "batch_size": 64, "final_epochs": 0}
     step = {"optimizer": "sgd", "learning_rate": 1e-4, "seeds": (0, 1)}
     plain = training.train(toy(**size, **step), splits)
@@ -230,7 +275,8 @@ def test_a_penalty_is_that_of_the_weights_before_the_readout_and_of_nothing_else
 
 
 def test_a_standardised_run_is_trained_on_standardised_goals(toy, splits):
-    """With weights that hardly move, its training error is that of the untrained network on the rescaled goal."""
+    """With weights that hardly move, its training error is that of the untrained network on the
+    rescaled goal."""
     still = toy(regime="varying", epochs=2, seeds=(0,), learning_rate=1e-12, standardise=True)
     trained = training.train(still, splits)[0]
     drawn = goals.varying(0, 0, still)
@@ -250,7 +296,9 @@ def test_a_regime_whose_outputs_change_in_number_is_one_line(toy, splits):
         return goals.SUM if epoch == 0 else goals.both(epoch, seed, schedule)
 
     try:
-        with pytest.raises(ValueError, match="regime: growing changes its number of outputs in epoch 1"):
+        with pytest.raises(
+            ValueError, match="regime: growing changes its number of outputs in epoch 1"
+        ):
             training.train(toy(regime="growing", epochs=2, final_epochs=0), splits)
     finally:
         del goals.REGIMES["growing"]

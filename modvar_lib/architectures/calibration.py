@@ -1,5 +1,5 @@
-"""Architectures whose modularity is known by construction: of each family two towers and no sides at all; of `mlp`, doses in
-between."""
+"""Architectures whose modularity is known by construction: of each family two towers and no sides
+at all; of `mlp`, doses in between."""
 
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -13,7 +13,8 @@ from modvar_lib.models import CNN, MLP, Family, architecture
 
 
 class Sides(nn.Module):
-    """Two modules that never meet: the first half of the digits, channels, tokens or units is the left one's, [B, 2 n, ...]."""
+    """Two modules that never meet: the first half of the digits, channels, tokens or units is the
+    left one's, [B, 2 n, ...]."""
 
     def __init__(self, left: nn.Module, right: nn.Module):
         super().__init__()
@@ -25,26 +26,32 @@ class Sides(nn.Module):
 
 
 class Towers(Family):
-    """Calibration, fully modular: two networks of a family, one per digit, each half as wide, that meet in the bottleneck only:
-    none of their units sees across the seam, exactly. `towers` are those of `mlp`, 784-64-32 each; then `cnn_towers`, and so on.
-    Units of a layer: first the left tower's, then the right one's."""
+    """Calibration, fully modular: two networks of a family, one per digit, each half as wide, that
+    meet in the bottleneck only: none of their units sees across the seam, exactly. `towers` are
+    those of `mlp`, 784-64-32 each; then `cnn_towers`, and so on. Units of a layer: first the left
+    tower's, then the right one's."""
 
     family: type[Family]
 
     @classmethod
     def layers(cls, digits: int = 2, share: int = 1) -> Iterator[tuple[str, nn.Module]]:
         one_digit = {"digits": 1, "share": 2 * share}
-        for (name, left), (_, right) in zip(cls.family.layers(**one_digit), cls.family.layers(**one_digit)):
+        for (name, left), (_, right) in zip(
+            cls.family.layers(**one_digit), cls.family.layers(**one_digit)
+        ):
             if isinstance(left, nn.Sequential):  # its last module is the nonlinearity
-                yield name, nn.Sequential(OrderedDict(map=Sides(left[:-1], right[:-1]), relu=left[-1]))
+                yield (
+                    name,
+                    nn.Sequential(OrderedDict(map=Sides(left[:-1], right[:-1]), relu=left[-1])),
+                )
             else:
                 yield name, Sides(left, right)
 
 
 class Summed(Family):
-    """Calibration, no sides at all: a network of a family on the pixel sum L + R. `summed` is that of `mlp`, 784-128-64-2-1; then
-    `cnn_summed`, and so on. Exchanging the digits changes nothing, exactly: every unit serves both sides alike. It cannot learn
-    a·x + b·y, a ≠ b."""
+    """Calibration, no sides at all: a network of a family on the pixel sum L + R. `summed` is that
+    of `mlp`, 784-128-64-2-1; then `cnn_summed`, and so on. Exchanging the digits changes nothing,
+    exactly: every unit serves both sides alike. It cannot learn a·x + b·y, a ≠ b."""
 
     family: type[Family]
 
@@ -59,25 +66,31 @@ class Summed(Family):
 for family in (MLP, CNN, ResNet, ViT, Mixer):
     for ruler in (Towers, Summed):
         title = ruler.__name__ if family is MLP else f"{family.__name__}_{ruler.__name__}"
-        architecture(type(title, (ruler,), {"family": family, "wide": family.wide, "__doc__": ruler.__doc__}))
+        architecture(
+            type(title, (ruler,), {"family": family, "wide": family.wide, "__doc__": ruler.__doc__})
+        )
 
 
 class Across(nn.Linear):
-    """A linear map whose weights across the sides count c times: the first half of inputs and units is the left's."""
+    """A linear map whose weights across the sides count c times: the first half of inputs and units
+    is the left's."""
 
     def __init__(self, inputs: int, units: int, c: float):
         super().__init__(inputs, units)
         self.c = c
 
     def forward(self, x: Tensor) -> Tensor:
-        unit_left, input_left = (torch.arange(n, device=x.device) < n // 2 for n in self.weight.shape[-2:])
+        unit_left, input_left = (
+            torch.arange(n, device=x.device) < n // 2 for n in self.weight.shape[-2:]
+        )
         within = unit_left[:, None] == input_left
         return F.linear(x, torch.where(within, self.weight, self.c * self.weight), self.bias)
 
 
 class Dose(MLP):
-    """Calibration, between `towers` (c = 0) and `mlp` (c = 1): `mlp` with its weights across the sides times c, in training too.
-    Registered as `dose05`, `dose10`, `dose20` and `dose50`. 209,221 parameters; 209,026 multiply-adds a pair."""
+    """Calibration, between `towers` (c = 0) and `mlp` (c = 1): `mlp` with its weights across the
+    sides times c, in training too. Registered as `dose05`, `dose10`, `dose20` and `dose50`. 209,221
+    parameters; 209,026 multiply-adds a pair."""
 
     c = 1.0
 

@@ -1,7 +1,8 @@
-"""Modern architectures, small enough for two cores: residual convolutions, a patch transformer, a mixer.
+"""Modern architectures, small enough for two cores: residual convolutions, a patch transformer, a
+mixer.
 
-Letters: B pairs in a batch, T tokens, D channels of a token. Layers give [B, T, D]; inside, and in memory, tokens come first, [T,
-B, D]: mixing tokens is then one matrix product.
+Letters: B pairs in a batch, T tokens, D channels of a token. Layers give [B, T, D]; inside, and in
+memory, tokens come first, [T, B, D]: mixing tokens is then one matrix product.
 """
 
 from collections import OrderedDict
@@ -39,10 +40,12 @@ def two_layers(width: int, hidden: int, linear: type[nn.Linear] = nn.Linear) -> 
 class ResNet(Family):
     """A small residual convnet. 21,549 parameters; 301,122 multiply-adds a pair.
 
-    `stem` 8 maps of 4 x 4, stride 4 -> 7 x 14; `block1` two 3 x 3 convolutions added to their input; `down` 16 maps of 3 x 3,
-    stride 2 -> 4 x 7; `block2` as block1; `dense` 32. No normalisation: batch statistics would couple examples. Columns of the
-    picture seen by column j of stem: 4j..4j+3 (none crosses the seam), of block1: 4j-8..4j+11 (j = 5 to 8 cross it), of down:
-    8j-12..8j+15 (j = 2 to 4); every column of block2 but the first and the last crosses; dense sees all.
+    `stem` 8 maps of 4 x 4, stride 4 -> 7 x 14; `block1` two 3 x 3 convolutions added to their
+    input; `down` 16 maps of 3 x 3, stride 2 -> 4 x 7; `block2` as block1; `dense` 32. No
+    normalisation: batch statistics would couple examples. Columns of the picture seen by column j
+    of stem: 4j..4j+3 (none crosses the seam), of block1: 4j-8..4j+11 (j = 5 to 8 cross it), of
+    down: 8j-12..8j+15 (j = 2 to 4); every column of block2 but the first and the last crosses;
+    dense sees all.
     """
 
     wide = 32
@@ -58,8 +61,9 @@ class ResNet(Family):
 
 
 class Patches(nn.Module):
-    """The 14 x 14 patches of one or two digits, each mapped to D numbers, plus a learned position. [B, digits, 28, 28] -> [B, T,
-    D]. Of a pair, tokens 0 to 3 are the left digit's quarters, 4 to 7 the right one's: no patch crosses the seam."""
+    """The 14 x 14 patches of one or two digits, each mapped to D numbers, plus a learned position.
+    [B, digits, 28, 28] -> [B, T, D]. Of a pair, tokens 0 to 3 are the left digit's quarters, 4 to 7
+    the right one's: no patch crosses the seam."""
 
     def __init__(self, width: int, tokens: int = 8):
         super().__init__()
@@ -73,8 +77,8 @@ class Patches(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention: [T, B, D] -> [T, B, D]. Written out: vmap has no rule for PyTorch's own on a CPU, and a softmax
-    over so few keys is slow along the last dimension."""
+    """Multi-head self-attention: [T, B, D] -> [T, B, D]. Written out: vmap has no rule for
+    PyTorch's own on a CPU, and a softmax over so few keys is slow along the last dimension."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -82,7 +86,9 @@ class Attention(nn.Module):
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 1, 3, 0, 4)  # [B, heads, T, D / heads]
+        q, k, v = (
+            self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 1, 3, 0, 4)
+        )  # [B, heads, T, D / heads]
         weights = (k @ q.mT * q.shape[-1] ** -0.5).softmax(-2)  # [B, heads, keys, queries]
         return self.out((weights.mT @ v).permute(2, 0, 1, 3).flatten(-2))
 
@@ -91,11 +97,14 @@ class OverTokens(nn.Linear):
     """A linear map across tokens, the same for every channel: [T, B, D] -> [units, B, D]."""
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return (self.weight @ tokens.flatten(1) + self.bias.unsqueeze(1)).unflatten(1, tokens.shape[1:])
+        return (self.weight @ tokens.flatten(1) + self.bias.unsqueeze(1)).unflatten(
+            1, tokens.shape[1:]
+        )
 
 
 class Block(nn.Module):
-    """Pre-norm: `across` mixes tokens, then two layers mix channels, each added to what came in. [B, T, D] -> [B, T, D]."""
+    """Pre-norm: `across` mixes tokens, then two layers mix channels, each added to what came in.
+    [B, T, D] -> [B, T, D]."""
 
     def __init__(self, width: int, across: nn.Module):
         super().__init__()
@@ -121,9 +130,10 @@ class Mean(nn.Module):
 class ViT(Family):
     """A patch transformer. 23,781 parameters; 189,506 multiply-adds a pair.
 
-    `patches` eight 14 x 14 patches -> 8 tokens of 32 channels; `block1` and `block2` self-attention with 2 heads, then two layers
-    of width 64, pre-norm, GELU; `mean` over tokens after a LayerNorm. Units of a block are its residual stream, 8 x 32. No patch
-    crosses the seam; from block1's attention on, every token can see both digits.
+    `patches` eight 14 x 14 patches -> 8 tokens of 32 channels; `block1` and `block2` self-attention
+    with 2 heads, then two layers of width 64, pre-norm, GELU; `mean` over tokens after a LayerNorm.
+    Units of a block are its residual stream, 8 x 32. No patch crosses the seam; from block1's
+    attention on, every token can see both digits.
     """
 
     wide = 32
@@ -143,10 +153,12 @@ class ViT(Family):
 
 @architecture
 class Mixer(ViT):
-    """An MLP-Mixer: `vit` with two layers across tokens, 8-16-8, for attention. 15,893 parameters; 132,162 multiply-adds a pair.
+    """An MLP-Mixer: `vit` with two layers across tokens, 8-16-8, for attention. 15,893 parameters;
+    132,162 multiply-adds a pair.
 
-    Here the digits meet in two small matrices per block, the same for all channels, and nowhere else before the mean: the
-    plainest modern network in which one can point at the weights that mix the sides.
+    Here the digits meet in two small matrices per block, the same for all channels, and nowhere
+    else before the mean: the plainest modern network in which one can point at the weights that mix
+    the sides.
     """
 
     @staticmethod

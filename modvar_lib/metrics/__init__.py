@@ -1,8 +1,10 @@
-"""Measures of a trained network, one file each. METRICS: {name: Metric}, from a `Subject` to tidy rows.
+"""Measures of a trained network, one file each. METRICS: {name: Metric}, from a `Subject` to tidy
+rows.
 
-A row is (layer, side, measure, value, note): `side` is left, right or both; `note` says why a value is NaN. Tables add the
-columns that name the network; `copy`, "trained" or what was done to it; and `place`, where a layer is. `clusterability`, in
-COSTLY, and `transfer`, which trains, cost more than all others together: they are measured where `also` asks for them.
+A row is (layer, side, measure, value, note): `side` is left, right or both; `note` says why a value
+is NaN. Tables add the columns that name the network; `copy`, "trained" or what was done to it; and
+`place`, where a layer is. `clusterability`, in COSTLY, and `transfer`, which trains, cost more than
+all others together: they are measured where `also` asks for them.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,15 +30,19 @@ from modvar_lib.training import kept_epochs, one_thread
 ROW = ["layer", "side", "measure", "value", "note"]
 COLUMNS = [*KEYS, "copy", "layer", "place", "side", "measure", "value", "note"]
 PAIRS = 10_000  # held-out draws a measure averages over: one for each test digit
-PLACES = ("readout", "bottleneck", "before_bottleneck")  # from the end; layers before those are "hidden"
+PLACES = (
+    "readout",
+    "bottleneck",
+    "before_bottleneck",
+)  # from the end; layers before those are "hidden"
 HUGE = 1e15  # what is computed of weights and activations above it would overflow
 DIVERGED = f"the network diverged: weights or activations are not finite, or above {HUGE:g}"
 
 
 @dataclass(frozen=True)
 class Metric:
-    """rows: Subject -> rows; properties: {name of a measure among its rows: Property}. METRICS takes your own, too: see
-    10_your_own.ipynb."""
+    """rows: Subject -> rows; properties: {name of a measure among its rows: Property}. METRICS
+    takes your own, too: see 10_your_own.ipynb."""
 
     rows: Callable[[Subject], list[dict]]
     properties: dict[str, Property]
@@ -47,13 +53,19 @@ def _metrics(*names: str) -> dict[str, Metric]:
     return {name: Metric(module.rows, module.PROPERTIES) for name, module in modules.items()}
 
 
-LIGHT = _metrics("activation_change", "selectivity", "effect_selectivity", "interchange")  # followed through training
+LIGHT = _metrics(
+    "activation_change", "selectivity", "effect_selectivity", "interchange"
+)  # followed through training
 METRICS = LIGHT | _metrics("digit_selectivity", "weights", "lesion", "information", "refit")
 COSTLY = _metrics("clusterability")
 CHANCE = {  # what is read against its value at chance: (measure, its value at chance, how)
     "side_selectivity_above_chance": ("side_selectivity", "side_selectivity_rotated", sub),
     "effect_selectivity_above_chance": ("effect_selectivity", "effect_selectivity_rotated", sub),
-    "effect_selectivity_of_possible": ("effect_selectivity", "effect_selectivity_rotated", lambda v, c: (v - c) / (1 - c)),
+    "effect_selectivity_of_possible": (
+        "effect_selectivity",
+        "effect_selectivity_rotated",
+        lambda v, c: (v - c) / (1 - c),
+    ),
     "weight_modularity_above_chance": ("weight_modularity", "weight_modularity_shuffled", sub),
     "interchange_error_over_chance": ("interchange_error", "interchange_error_random", truediv),
 }
@@ -73,8 +85,9 @@ NAMES = {  # what tables and figures call them
 
 
 def against_chance(measures: pd.DataFrame) -> pd.DataFrame:
-    """A table of measures with those in CHANCE added: value minus value at chance (`above`), that as a
-    part of what is possible (`of_possible`: 1 where every unit serves one side alone), or the ratio (`over`)."""
+    """A table of measures with those in CHANCE added: value minus value at chance (`above`), that
+    as a part of what is possible (`of_possible`: 1 where every unit serves one side alone), or the
+    ratio (`over`)."""
     keys = [name for name in measures.columns if name not in ("measure", "value", "note")]
     wide = measures.pivot(index=keys, columns="measure", values="value")
     parts = [
@@ -86,23 +99,30 @@ def against_chance(measures: pd.DataFrame) -> pd.DataFrame:
 
 
 def measure_network(subject: Subject, metrics: dict[str, Metric] | None = None) -> list[dict]:
-    """Rows of all registered measures, or of `metrics`. Errors: InputError if they are not what `Metric` describes."""
+    """Rows of all registered measures, or of `metrics`. Errors: InputError if they are not what
+    `Metric` describes."""
     table = []
     for name, metric in (METRICS if metrics is None else metrics).items():
         with torch.no_grad():
             table += (rows := metric.rows(subject))
         for row in rows:
             if set(row) != set(ROW) or row["measure"] not in metric.properties:
-                allowed = f"rows of {', '.join(ROW)}, measure being one of {', '.join(metric.properties)}"
+                allowed = (
+                    f"rows of {', '.join(ROW)}, measure being one of {', '.join(metric.properties)}"
+                )
                 raise InputError(f"measure: {name} gives {row}; allowed: {allowed}")
     return table
 
 
-def measure(run: Run, digits: data.Digits, pairs: int = PAIRS, copy: str = "trained") -> pd.DataFrame:
-    """Every registered measure of a network, a table with COLUMNS, on draws of its own from held-out digits.
+def measure(
+    run: Run, digits: data.Digits, pairs: int = PAIRS, copy: str = "trained"
+) -> pd.DataFrame:
+    """Every registered measure of a network, a table with COLUMNS, on draws of its own from
+    held-out digits.
 
-    copy: "trained"; or one of `calibration.COPIES`, measured instead; "seen", the score alone, on training digits; or
-    "clusterability" alone. A network that diverged has the rows of any other, each NaN, with that reason.
+    copy: "trained"; or one of `calibration.COPIES`, measured instead; "seen", the score alone, on
+    training digits; or "clusterability" alone. A network that diverged has the rows of any other,
+    each NaN, with that reason.
     """
     lookup({"trained": 0, "seen": 0, **calibration.COPIES, **COSTLY}, "copy", copy)
     subject, note = _subject(run, digits, pairs)
@@ -114,7 +134,8 @@ def measure(run: Run, digits: data.Digits, pairs: int = PAIRS, copy: str = "trai
 
 
 def measure_transfer(run: Run, splits: tuple[data.Digits, data.Digits]) -> pd.DataFrame:
-    """`transfer` of a network and of the same before its training (copy: untrained), a table with COLUMNS."""
+    """`transfer` of a network and of the same before its training (copy: untrained), a table with
+    COLUMNS."""
     parts = []
     for copy, epochs in (("trained", None), ("untrained", 0)):
         subject, note = _subject(run, splits[1], 20, epochs)
@@ -123,9 +144,12 @@ def measure_transfer(run: Run, splits: tuple[data.Digits, data.Digits]) -> pd.Da
     return pd.concat(parts)[COLUMNS]
 
 
-def measure_training(run: Run, digits: data.Digits, pairs: int = 2000, epochs: tuple | None = None) -> pd.DataFrame:
-    """A light set of measures through training, side `both`: before it, after those of `epochs` (None: all) of which the run has
-    frames, and at the end. Columns: KEYS, epoch (so many are done), layer, place, side, measure, value (to six digits)."""
+def measure_training(
+    run: Run, digits: data.Digits, pairs: int = 2000, epochs: tuple | None = None
+) -> pd.DataFrame:
+    """A light set of measures through training, side `both`: before it, after those of `epochs`
+    (None: all) of which the run has frames, and at the end. Columns: KEYS, epoch (so many are
+    done), layer, place, side, measure, value (to six digits)."""
     moments = [
         _table(run, subject, measure_network(subject, LIGHT), note).assign(epoch=epoch)
         for epoch, subject, note in _moments(run, digits, pairs, epochs)
@@ -136,7 +160,8 @@ def measure_training(run: Run, digits: data.Digits, pairs: int = 2000, epochs: t
 
 
 def measure_group(settings: Settings, runs: list[Run]) -> dict[str, pd.DataFrame]:
-    """The tables of a group, on all cores: `measures`, with the copies in `settings.also`; with `settings.frames`, `training`."""
+    """The tables of a group, on all cores: `measures`, with the copies in `settings.also`; with
+    `settings.frames`, `training`."""
     splits, epochs = data.digits(settings.dataset), kept_epochs(settings)
     copies = ["trained", *filter(None, map(str.strip, settings.also.split(",")))]
     jobs = [
@@ -147,17 +172,28 @@ def measure_group(settings: Settings, runs: list[Run]) -> dict[str, pd.DataFrame
         for copy in copies
     ]
     if settings.frames:
-        jobs += [("training", partial(measure_training, run, splits[1], epochs=epochs)) for run in runs]
+        jobs += [
+            ("training", partial(measure_training, run, splits[1], epochs=epochs)) for run in runs
+        ]
     label, tables = f"measuring {settings.arm} {settings.group}", {}
-    with one_thread(True) as cores, threadpool_limits(1), ThreadPoolExecutor(cores) as pool:  # NumPy's and scikit-learn's, too
+    with (
+        one_thread(True) as cores,
+        threadpool_limits(1),
+        ThreadPoolExecutor(cores) as pool,
+    ):  # NumPy's and scikit-learn's, too
         results = pool.map(lambda job: job[1](), jobs)
-        for (name, _), table in zip(jobs, tqdm(results, label, len(jobs), unit="table", mininterval=5)):
+        for (name, _), table in zip(
+            jobs, tqdm(results, label, len(jobs), unit="table", mininterval=5)
+        ):
             tables.setdefault(name, []).append(table)
     return {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
 
 
-def _subject(run: Run, digits: data.Digits, pairs: int, epochs: int | None = None) -> tuple[Subject, str]:
-    """A network, and why it has no values if it diverged: then the untrained one stands in, for the names of rows."""
+def _subject(
+    run: Run, digits: data.Digits, pairs: int, epochs: int | None = None
+) -> tuple[Subject, str]:
+    """A network, and why it has no values if it diverged: then the untrained one stands in, for the
+    names of rows."""
     seed, network = run.settings.seed, run.network(epochs)
     draws = torch.from_numpy(data.evaluation_pairs(seed, pairs, len(digits)))
     if all((weight.abs() <= HUGE).all() for weight in network.parameters()):
@@ -167,8 +203,12 @@ def _subject(run: Run, digits: data.Digits, pairs: int, epochs: int | None = Non
     return Subject(run.network(0), digits, draws[:20], seed), DIVERGED
 
 
-def _moments(run: Run, digits: data.Digits, pairs: int, epochs: tuple | None) -> Iterator[tuple[int, Subject, str]]:
-    for epoch in sorted({0, run.settings.epochs, *(set(run.frames) & set(run.frames if epochs is None else epochs))}):
+def _moments(
+    run: Run, digits: data.Digits, pairs: int, epochs: tuple | None
+) -> Iterator[tuple[int, Subject, str]]:
+    for epoch in sorted(
+        {0, run.settings.epochs, *(set(run.frames) & set(run.frames if epochs is None else epochs))}
+    ):
         yield epoch, *_subject(run, digits, pairs, epoch)
 
 

@@ -1,25 +1,31 @@
-"""The original score: how much a layer's activations change when one of the two digits is exchanged.
+"""The original score: how much a layer's activations change when one of the two digits is
+exchanged.
 
-For a pair with activations v, and the same pair with one half drawn anew with activations w, both vectors of U units,
+For a pair with activations v, and the same pair with one half drawn anew with activations w, both
+vectors of U units,
 
     score = |v - w| / sqrt(|v| |w|)        (Euclidean norms), averaged over held-out pairs.
 
-Range: 0 (the half does not matter) upwards; sqrt(2) for orthogonal vectors of equal norm. Chance: none; it falls as a constant
-offset of the activations grows, and does not change when the layer is rotated: it holds no notion of a module. Undefined when |v|
-or |w| is 0, as where all ReLUs are silent: such pairs are left out, and their share is `zero_norm`. The score is NaN, with the
-reason, when every pair is undefined. Sides: `left` exchanges the left digit, `right` the right one; `both` is the mean of the
-two. Layers: each named layer, and `pooled`, all hidden layers concatenated (all but the readout). `activation_change` and
-`zero_norm` take activations after the nonlinearity, `_pre` those before it (the same for a layer without one, such as the
-bottleneck of `mlp`).
+Range: 0 (the half does not matter) upwards; sqrt(2) for orthogonal vectors of equal norm. Chance:
+none; it falls as a constant offset of the activations grows, and does not change when the layer is
+rotated: it holds no notion of a module. Undefined when |v| or |w| is 0, as where all ReLUs are
+silent: such pairs are left out, and their share is `zero_norm`. The score is NaN, with the reason,
+when every pair is undefined. Sides: `left` exchanges the left digit, `right` the right one; `both`
+is the mean of the two. Layers: each named layer, and `pooled`, all hidden layers concatenated (all
+but the readout). `activation_change` and `zero_norm` take activations after the nonlinearity,
+`_pre` those before it (the same for a layer without one, such as the bottleneck of `mlp`).
 
 What it is made of, by the functional ANOVA (see `subject`; V_L, V_R, V_I summed over units):
-- `offset_share` rho = |mean vector|² / E|h|², 0 to 1: the share of the activations' energy that is a constant.
+- `offset_share` rho = |mean vector|² / E|h|², 0 to 1: the share of the activations' energy that is
+  a constant.
 - `exchanged_share`, 0 to 1: variance that the exchanged half bears on, (V_R + V_I) / V for `right`.
-- `activation_change_centred` = sqrt(2 · exchanged_share), 0 to sqrt(2): the score of activations without their mean.
-- `activation_change_expected` = sqrt(2 · exchanged_share · (1 - rho)): the score, but for the spread of the norms.
+- `activation_change_centred` = sqrt(2 · exchanged_share), 0 to sqrt(2): the score of activations
+  without their mean.
+- `activation_change_expected` = sqrt(2 · exchanged_share · (1 - rho)): the score, but for the
+  spread of the norms.
 
-Source: Olli Järviniemi's comment on "Ten experiments in modularity, which we'd like you to run!" (McDougall, Bushnaq and Avery,
-LessWrong, 2022).
+Source: Olli Järviniemi's comment on "Ten experiments in modularity, which we'd like you to run!"
+(McDougall, Bushnaq and Avery, LessWrong, 2022).
 """
 
 import torch
@@ -29,16 +35,29 @@ from modvar_lib.data import halves
 from modvar_lib.metrics.subject import CHUNK, INF, NOTHING_VARIES, Property, Subject, sided, tidy
 from modvar_lib.models import activations
 
-NAMES = {"post": ("activation_change", "zero_norm"), "pre": ("activation_change_pre", "zero_norm_pre")}
-EXCHANGED = {"left": [2, 1], "right": [0, 3]}  # columns of a draw (left, right, another left, another right)
-SIDED_PARTS = {"exchanged_share": 1, "activation_change_centred": 2**0.5, "activation_change_expected": 2**0.5}  # bounds
+NAMES = {
+    "post": ("activation_change", "zero_norm"),
+    "pre": ("activation_change_pre", "zero_norm_pre"),
+}
+EXCHANGED = {
+    "left": [2, 1],
+    "right": [0, 3],
+}  # columns of a draw (left, right, another left, another right)
+SIDED_PARTS = {
+    "exchanged_share": 1,
+    "activation_change_centred": 2**0.5,
+    "activation_change_expected": 2**0.5,
+}  # bounds
 ALL_BUT_SCALE = ("permutation", "rotation", "swap")
 PROPERTIES = {
     "activation_change": Property(0, INF, ("permutation", "rotation")),
     "activation_change_pre": Property(0, INF, ("permutation",)),
     "zero_norm": Property(0, 1, ("permutation", "rescaling", "rotation")),
     "zero_norm_pre": Property(0, 1, ("permutation", "rescaling")),
-    **{name: Property(0, high, ALL_BUT_SCALE) for name, high in {"offset_share": 1, **SIDED_PARTS}.items()},
+    **{
+        name: Property(0, high, ALL_BUT_SCALE)
+        for name, high in {"offset_share": 1, **SIDED_PARTS}.items()
+    },
 }
 
 
@@ -54,25 +73,37 @@ def score(v: Tensor, w: Tensor) -> Tensor:
 
 
 def rows(subject: Subject) -> list[dict]:
-    """Rows of every layer and of `pooled`: the score, the share of pairs without one, and the score's parts."""
+    """Rows of every layer and of `pooled`: the score, the share of pairs without one, and the
+    score's parts."""
     chunks, table = [_scores(subject, draws) for draws in subject.draws.split(CHUNK)], []
     for layer, when in chunks[0]["left"]:
         scores = [torch.cat([chunk[side][layer, when] for chunk in chunks]) for side in EXCHANGED]
-        means, undefined = zip(*((float(s.nanmean()), float(s.isnan().double().mean())) for s in scores))
-        table += sided(layer, dict(zip(NAMES[when], (means, undefined))), "the layer is silent on every pair")
+        means, undefined = zip(
+            *((float(s.nanmean()), float(s.isnan().double().mean())) for s in scores)
+        )
+        table += sided(
+            layer, dict(zip(NAMES[when], (means, undefined))), "the layer is silent on every pair"
+        )
     return table + score_parts(subject)
 
 
 def score_parts(subject: Subject) -> list[dict]:
     """Rows of what the score is made of, of every layer and of `pooled`."""
     table = []
-    for name, group in [*((layer, [layer]) for layer in subject.layers), ("pooled", subject.layers[:-1])]:
+    for name, group in [
+        *((layer, [layer]) for layer in subject.layers),
+        ("pooled", subject.layers[:-1]),
+    ]:
         parts = [subject.anova[layer] for layer in group]
         names = ("total", "energy", "left", "right", "interaction")
-        total, energy, *served, interaction = (sum(float(getattr(part, n).sum()) for part in parts) for n in names)
+        total, energy, *served, interaction = (
+            sum(float(getattr(part, n).sum()) for part in parts) for n in names
+        )
         offset = sum(float((part.mean**2).sum()) for part in parts)
         offset = min(offset / energy, 1.0) if energy else float("nan")  # above 1 by rounding
-        shares = [(variance + interaction) / total if total else float("nan") for variance in served]
+        shares = [
+            (variance + interaction) / total if total else float("nan") for variance in served
+        ]
         centred = [(2 * share) ** 0.5 for share in shares]
         expected = [value * (1 - offset) ** 0.5 for value in centred]
         table += tidy(name, {"offset_share": offset}, NOTHING_VARIES)
@@ -86,7 +117,9 @@ def _scores(subject: Subject, draws: Tensor) -> dict[str, dict[tuple[str, str], 
     def taps(columns: list[int]) -> dict[tuple[str, str], Tensor]:
         _, seen = activations(subject.network, halves(subject.digits.images, draws[:, columns]))
         for when in NAMES:
-            hidden = [value for (layer, w), value in seen.items() if w == when and layer != "readout"]
+            hidden = [
+                value for (layer, w), value in seen.items() if w == when and layer != "readout"
+            ]
             seen["pooled", when] = torch.cat(hidden, 1)
         return seen
 

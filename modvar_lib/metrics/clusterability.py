@@ -1,14 +1,19 @@
-"""Blind clusterability: does the graph of |weights| fall into clusters that nobody planted? As in the literature.
+"""Blind clusterability: does the graph of |weights| fall into clusters that nobody planted? As in
+the literature.
 
-Nodes are pixels and units, edges |W_uv| (each ReLU unit's incoming norm scaled to 1, undone in the next layer). Spectral
-clustering into K = 12 (scikit-learn), then the normalised cut of the clusters, Σ cut / vol; lower is more clustered.
+Nodes are pixels and units, edges |W_uv| (each ReLU unit's incoming norm scaled to 1, undone in the
+next layer). Spectral clustering into K = 12 (scikit-learn), then the normalised cut of the
+clusters, Σ cut / vol; lower is more clustered.
 
-- `cluster_ncut`, 0 to 12; `cluster_ncut_shuffled`, the value at chance: its mean over shuffles within each layer.
-- `cluster_z` = (n-cut - mean) / sd over the shuffles; `cluster_percentile`: share of them with a lower n-cut, 0 to 1.
+- `cluster_ncut`, 0 to 12; `cluster_ncut_shuffled`, the value at chance: its mean over shuffles
+  within each layer.
+- `cluster_z` = (n-cut - mean) / sd over the shuffles; `cluster_percentile`: share of them with a
+  lower n-cut, 0 to 1.
 
-Clusters of a network follow depth as readily as sides: K = 2 cuts it front from back. After training with an L1 penalty a shuffle
-moves the many zeros and breaks the graph apart: no fair null. One eigenproblem per shuffle: about 4 s per `mlp`. NaN, with the
-reason, where a layer is not an affine map of the layer before. Source: Filan et al., Clusterability in Neural Networks,
+Clusters of a network follow depth as readily as sides: K = 2 cuts it front from back. After
+training with an L1 penalty a shuffle moves the many zeros and breaks the graph apart: no fair null.
+One eigenproblem per shuffle: about 4 s per `mlp`. NaN, with the reason, where a layer is not an
+affine map of the layer before. Source: Filan et al., Clusterability in Neural Networks,
 arXiv:2103.03386.
 """
 
@@ -30,32 +35,46 @@ PROPERTIES = {
 
 def rows(subject: Subject, shuffles: int = 20) -> list[dict]:
     """A row of each measure, of the whole network: layer `all`."""
-    maps = [affine_map(subject.network, *pair) for pair in zip([PIXELS, *subject.layers], subject.layers)]
+    maps = [
+        affine_map(subject.network, *pair)
+        for pair in zip([PIXELS, *subject.layers], subject.layers)
+    ]
     values = (float("nan"),) * 4
     if all(maps):
-        layers, random = [weight.double().numpy() for weight, _ in maps], np.random.default_rng(subject.seed)
+        layers, random = (
+            [weight.double().numpy() for weight, _ in maps],
+            np.random.default_rng(subject.seed),
+        )
         own, null = ncut(layers, CLUSTERS, subject.seed), np.empty(shuffles)
         for i in range(shuffles):
-            null[i] = ncut([random.permuted(w.ravel()).reshape(w.shape) for w in layers], CLUSTERS, i)
+            null[i] = ncut(
+                [random.permuted(w.ravel()).reshape(w.shape) for w in layers], CLUSTERS, i
+            )
         values = own, null.mean(), (own - null.mean()) / null.std(ddof=1), (null < own).mean()
     return tidy("all", dict(zip(PROPERTIES, map(float, values))), NOT_AFFINE)
 
 
 def ncut(layers: list[np.ndarray], clusters: int, seed: int) -> float:
     """Normalised cut of the spectral clusters of a network's weights, [units, inputs] per layer."""
-    graph, options = adjacency(layers), {"affinity": "precomputed", "assign_labels": "cluster_qr", "random_state": seed}
+    graph, options = (
+        adjacency(layers),
+        {"affinity": "precomputed", "assign_labels": "cluster_qr", "random_state": seed},
+    )
     return cut(graph, SpectralClustering(clusters, **options).fit_predict(graph))
 
 
 def adjacency(layers: list[np.ndarray]) -> sparse.csr_array:
-    """Of the graph of absolute weights, symmetric, without nodes that have no edge (pixels that no unit reads)."""
+    """Of the graph of absolute weights, symmetric, without nodes that have no edge (pixels that no
+    unit reads)."""
     scaled, norm, pixels = [], 1.0, layers[0].shape[1]
     for i, weight in enumerate(layers):
         weight = np.abs(weight) * norm
         norm = np.linalg.norm(weight, axis=1)
         norm = np.where((norm > 0) & (i < len(layers) - 2), norm, 1)  # hidden layers have ReLUs
         scaled.append(weight / norm[:, None])
-    maps = sparse.block_diag(scaled)  # its columns are all nodes but the outputs, its rows all nodes but the pixels
+    maps = sparse.block_diag(
+        scaled
+    )  # its columns are all nodes but the outputs, its rows all nodes but the pixels
     size = pixels + maps.shape[0]
     graph = sparse.coo_array((maps.data, (maps.row + pixels, maps.col)), shape=(size, size)).tocsr()
     graph = graph + graph.T

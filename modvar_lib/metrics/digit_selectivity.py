@@ -1,13 +1,17 @@
-"""Side selectivity and interaction of what a unit knows about the digits as classes, not about handwriting.
+"""Side selectivity and interaction of what a unit knows about the digits as classes, not about
+handwriting.
 
-For every pair of classes (x, y), 100 held-out pairs; the means over them are a 10 x 10 table per unit, split exactly by the
-two-way ANOVA into row, column and interaction, minus what the scatter within cells adds to each; clipped at 0.
+For every pair of classes (x, y), 100 held-out pairs; the means over them are a 10 x 10 table per
+unit, split exactly by the two-way ANOVA into row, column and interaction, minus what the scatter
+within cells adds to each; clipped at 0.
 
-- `digit_selectivity` = Σ|V_x - V_y| / ΣV, `digit_interaction` = ΣV_xy / ΣV, 0 to 1: as in `selectivity`.
-- `digit_share`: variance of the cell means over all variance, 0 to 1. With little, the other two are noise.
+- `digit_selectivity` = Σ|V_x - V_y| / ΣV, `digit_interaction` = ΣV_xy / ΣV, 0 to 1: as in
+  `selectivity`.
+- `digit_share`: variance of the cell means over all variance, 0 to 1. With little, the other two
+  are noise.
 
-NaN, with the reason, where the cell means do not vary. Source: Montgomery, Design and Analysis of Experiments, chapter 5 (two-way
-ANOVA with replication).
+NaN, with the reason, where the cell means do not vary. Source: Montgomery, Design and Analysis of
+Experiments, chapter 5 (two-way ANOVA with replication).
 """
 
 import torch
@@ -29,10 +33,14 @@ def rows(subject: Subject) -> list[dict]:
     of_class = [torch.nonzero(subject.digits.labels == digit).flatten() for digit in range(10)]
 
     def examples() -> Tensor:  # [class, class of the other digit, n] rows
-        return torch.stack([c[torch.randint(len(c), (10, EACH), generator=generator)] for c in of_class])
+        return torch.stack(
+            [c[torch.randint(len(c), (10, EACH), generator=generator)] for c in of_class]
+        )
 
     left, right = examples(), examples().transpose(0, 1)
-    seen = [subject.activations(pairs) for pairs in torch.stack([left, right], -1)]  # a class of the left digit at a time
+    seen = [
+        subject.activations(pairs) for pairs in torch.stack([left, right], -1)
+    ]  # a class of the left digit at a time
     for layer in subject.layers:
         cells = torch.stack([h[layer] for h in seen]).double()  # [10, 10, n, U]
         within = cells.var(2).mean((0, 1))

@@ -1,14 +1,17 @@
-"""What is left of each digit? Linear probes of a layer, fitted on pairs of one half of the test digits, scored on the other.
+"""What is left of each digit? Linear probes of a layer, fitted on pairs of one half of the test
+digits, scored on the other.
 
-- `probe_r2`, side `left`: held-out R² of x, the left digit; `right`: of y; `both`: the mean. A network that keeps only x + y has
-  nothing to be modular with.
+- `probe_r2`, side `left`: held-out R² of x, the left digit; `right`: of y; `both`: the mean. A
+  network that keeps only x + y has nothing to be modular with.
 - `probe_r2_sum`, `probe_r2_difference`: of x + y and x - y.
-- `specialisation` F = |F_left - F_right| / 2 with F_side = R²(x) - R²(y) from the units that serve a side alone (R² below 0
-  counted as 0). 1: each side's units know their own digit and nothing of the other; 0: no division of labour.
+- `specialisation` F = |F_left - F_right| / 2 with F_side = R²(x) - R²(y) from the units that serve
+  a side alone (R² below 0 counted as 0). 1: each side's units know their own digit and nothing of
+  the other; 0: no division of labour.
 
-R² is 1 at best, 0 for the best constant, and may be below 0 on held-out pairs. Ridge regression on centred activations, 5,000
-pairs each. A silent layer scores about 0. `specialisation` is NaN, with the reason, where a side has no unit. Sources: Alain and
-Bengio, arXiv:1610.01644 (linear probes); Béna and Goodman, arXiv:2106.02626 (F).
+R² is 1 at best, 0 for the best constant, and may be below 0 on held-out pairs. Ridge regression on
+centred activations, 5,000 pairs each. A silent layer scores about 0. `specialisation` is NaN, with
+the reason, where a side has no unit. Sources: Alain and Bengio, arXiv:1610.01644 (linear probes);
+Béna and Goodman, arXiv:2106.02626 (F).
 """
 
 import numpy as np
@@ -20,7 +23,10 @@ from modvar_lib.metrics.subject import INF, ONE_SIDE, Property, Subject, sided, 
 
 PAIRS = 5000
 PROPERTIES = {
-    **dict.fromkeys(("probe_r2", "probe_r2_sum", "probe_r2_difference"), Property(-INF, 1, ("permutation", "rotation"))),
+    **dict.fromkeys(
+        ("probe_r2", "probe_r2_sum", "probe_r2_difference"),
+        Property(-INF, 1, ("permutation", "rotation")),
+    ),
     "specialisation": Property(0, 1, ("permutation",), 1),
 }
 
@@ -28,7 +34,9 @@ PROPERTIES = {
 def rows(subject: Subject) -> list[dict]:
     """Rows of every layer: `probe_r2` of each side, the other measures once."""
 
-    def problem(pairs: Tensor) -> tuple[dict[str, Tensor], np.ndarray]:  # activations and targets [n, 4]
+    def problem(
+        pairs: Tensor,
+    ) -> tuple[dict[str, Tensor], np.ndarray]:  # activations and targets [n, 4]
         x, y = subject.digits.labels[pairs].unbind(-1)
         return subject.activations(pairs), np.stack([x, y, x + y, x - y], -1).astype(np.float32)
 
@@ -38,10 +46,17 @@ def rows(subject: Subject) -> list[dict]:
     for layer in subject.layers:
         x, z = fitted[layer].numpy(), scored[layer].numpy()
         left, right, total, difference = map(float, probe(x, z, known, hidden))
-        values = {"probe_r2_sum": total, "probe_r2_difference": difference, "specialisation": float("nan")}
+        values = {
+            "probe_r2_sum": total,
+            "probe_r2_difference": difference,
+            "specialisation": float("nan"),
+        }
         groups = [units.numpy() for units in subject.sides(layer).values()]
         if all(units.any() for units in groups):
-            by_side = (probe(x[:, units], z[:, units], known[:, :2], hidden[:, :2]).clip(min=0) for units in groups)
+            by_side = (
+                probe(x[:, units], z[:, units], known[:, :2], hidden[:, :2]).clip(min=0)
+                for units in groups
+            )
             of_left, of_right = (float(of_x - of_y) for of_x, of_y in by_side)
             values["specialisation"] = abs(of_left - of_right) / 2
         table += sided(layer, {"probe_r2": (left, right)}) + tidy(layer, values, ONE_SIDE)
@@ -49,8 +64,9 @@ def rows(subject: Subject) -> list[dict]:
 
 
 def probe(x: np.ndarray, z: np.ndarray, known: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """Held-out R² of each target: fitted on activations x [n, U] and targets [n, T], scored on z and `hidden`. Units keep their
-    sizes against each other: one that is almost never on would be blown up by a scale of its own."""
+    """Held-out R² of each target: fitted on activations x [n, U] and targets [n, T], scored on z
+    and `hidden`. Units keep their sizes against each other: one that is almost never on would be
+    blown up by a scale of its own."""
     x, z = x.astype(np.float64), z.astype(np.float64)
     mean = x.mean(0)
     scale = (x - mean).std() or 1.0

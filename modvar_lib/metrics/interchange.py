@@ -1,15 +1,20 @@
 """Is the split causal? Interchange interventions on the units of one side.
 
-Run (L, R); overwrite the left-serving units of a layer with theirs on (L', R'); a modular network answers as on (L', R).
+Run (L, R); overwrite the left-serving units of a layer with theirs on (L', R'); a modular network
+answers as on (L', R).
 
-- `interchange_error`, side `left`: E(answer - answer on (L', R))² / Var(answer); `right` likewise with (L, R'); `both`: the mean.
-  0: the units of a side carry that digit and nothing else, as in `towers`. About 1: no better than not intervening, for a goal to
-  which both digits contribute alike. Unbounded above.
-- `interchange_error_random`: mean over 10 random sets of as many units of the layer, of those that vary. The value at chance.
-- `interchange_percentile`: share of those sets with a smaller error, 0 to 1; 0: the split beats them all.
+- `interchange_error`, side `left`: E(answer - answer on (L', R))² / Var(answer); `right` likewise
+  with (L, R'); `both`: the mean. 0: the units of a side carry that digit and nothing else, as in
+  `towers`. About 1: no better than not intervening, for a goal to which both digits contribute
+  alike. Unbounded above.
+- `interchange_error_random`: mean over 10 random sets of as many units of the layer, of those that
+  vary. The value at chance.
+- `interchange_percentile`: share of those sets with a smaller error, 0 to 1; 0: the split beats
+  them all.
 
-Of every layer but the readout, over the first 500 draws. NaN, with the reason, where no unit serves a side or the answer never
-varies. Source: Geiger et al., Causal Abstractions of Neural Networks, NeurIPS 2021, arXiv:2106.02997.
+Of every layer but the readout, over the first 500 draws. NaN, with the reason, where no unit serves
+a side or the answer never varies. Source: Geiger et al., Causal Abstractions of Neural Networks,
+NeurIPS 2021, arXiv:2106.02997.
 """
 
 import torch
@@ -32,7 +37,10 @@ def rows(subject: Subject) -> list[dict]:
     """Rows of each side, of every layer but the readout."""
     (four,) = subject.quadruples(DRAWS)  # [4, n, 2]
     pictures = data.halves(subject.digits.images, four[0])
-    target = {side: subject.activations(pairs)["readout"] for side, pairs in zip(("left", "right"), four[1:3])}
+    target = {
+        side: subject.activations(pairs)["readout"]
+        for side, pairs in zip(("left", "right"), four[1:3])
+    }
     variance = torch.cat(list(target.values())).double().var(0, correction=0).sum()
     source, generator, table = subject.activations(four[3]), subject.generator(), []
 
@@ -48,8 +56,18 @@ def rows(subject: Subject) -> list[dict]:
                 by_side.append([float("nan")] * 3)
                 continue
             orders = [torch.randperm(len(live), generator=generator) for _ in range(RANDOM_SETS)]
-            sets = [torch.zeros_like(units).index_fill(0, live[order[: units.sum()]], True) for order in orders]
-            split, at_random = error(layer, units, side), torch.tensor([error(layer, chosen, side) for chosen in sets]).double()
-            by_side.append([split, float(at_random.mean()), float((at_random < split).double().mean())])
-        table += sided(layer, dict(zip(PROPERTIES, zip(*by_side))), CONSTANT if variance == 0 else NO_UNIT)
+            sets = [
+                torch.zeros_like(units).index_fill(0, live[order[: units.sum()]], True)
+                for order in orders
+            ]
+            split, at_random = (
+                error(layer, units, side),
+                torch.tensor([error(layer, chosen, side) for chosen in sets]).double(),
+            )
+            by_side.append(
+                [split, float(at_random.mean()), float((at_random < split).double().mean())]
+            )
+        table += sided(
+            layer, dict(zip(PROPERTIES, zip(*by_side))), CONSTANT if variance == 0 else NO_UNIT
+        )
     return table

@@ -1,11 +1,13 @@
 """Does damage stay on its side? Mean ablation of the units that serve one side.
 
-`lesion_leak`, side `left`: freeze the left-serving units of a layer at their means, and see how the answer changes, pair by pair.
-The part of that change's variance that does not depend on the left digit alone, (V_R + V_I) / V. 0: damage to the left units is
-felt through the left digit only, as in `towers`. 1: only through the other digit or both at once. `both`: the mean of the sides.
-At chance 1/2 or more: units with no side of their own. Of every layer but the readout, over the first 1,000 draws. NaN, with the
-reason, where no unit serves a side or freezing them changes the answer by a constant. Source: after Béna and Goodman,
-arXiv:2106.02626 (ablation); the variance share is this project's.
+`lesion_leak`, side `left`: freeze the left-serving units of a layer at their means, and see how the
+answer changes, pair by pair. The part of that change's variance that does not depend on the left
+digit alone, (V_R + V_I) / V. 0: damage to the left units is felt through the left digit only, as in
+`towers`. 1: only through the other digit or both at once. `both`: the mean of the sides. At chance
+1/2 or more: units with no side of their own. Of every layer but the readout, over the first 1,000
+draws. NaN, with the reason, where no unit serves a side or freezing them changes the answer by a
+constant. Source: after Béna and Goodman, arXiv:2106.02626 (ablation); the variance share is this
+project's.
 """
 
 import torch

@@ -1,12 +1,16 @@
-"""Does it pay? Refit the readout alone, from the 2-node bottleneck, to goals a·x + b·y that the network did not have.
+"""Does it pay? Refit the readout alone, from the 2-node bottleneck, to goals a·x + b·y that the
+network did not have.
 
-- `refit_r2`: held-out R² of the best linear readout, mean over 16 draws of (a, b) as in `varying`, always the same.
+- `refit_r2`: held-out R² of the best linear readout, mean over 16 draws of (a, b) as in `varying`,
+  always the same.
 - `refit_r2_difference`: the same for x - y, which a network that kept only x + y cannot give.
-- `refit_steps`: steps of Adam (rate 0.01, all pairs at once, from the trained readout; at most 5,000) until the squared error is
-  within 5 % of the goal's variance of the best; median over the draws.
+- `refit_steps`: steps of Adam (rate 0.01, all pairs at once, from the trained readout; at most
+  5,000) until the squared error is within 5 % of the goal's variance of the best; median over the
+  draws.
 
-R² is 1 at best and, but for sampling, 0 at least. Layer `bottleneck` only; for goals of one output. NaN, with the reason, where
-the bottleneck is constant. Source: Kashtan and Alon, PNAS 102 (2005), doi:10.1073/pnas.0503610102 (modular goals adapt faster).
+R² is 1 at best and, but for sampling, 0 at least. Layer `bottleneck` only; for goals of one output.
+NaN, with the reason, where the bottleneck is constant. Source: Kashtan and Alon, PNAS 102 (2005),
+doi:10.1073/pnas.0503610102 (modular goals adapt faster).
 """
 
 import torch
@@ -17,7 +21,10 @@ from modvar_lib.metrics.subject import INF, NOTHING_VARIES, Property, Subject, t
 
 GOALS, STEPS, RATE = 16, 5000, 0.01
 PROPERTIES = {
-    **dict.fromkeys(("refit_r2", "refit_r2_difference"), Property(-INF, 1, ("permutation", "rescaling", "rotation"))),
+    **dict.fromkeys(
+        ("refit_r2", "refit_r2_difference"),
+        Property(-INF, 1, ("permutation", "rescaling", "rotation")),
+    ),
     "refit_steps": Property(0, STEPS, ("permutation", "rescaling")),
 }
 
@@ -29,7 +36,9 @@ def rows(subject: Subject) -> list[dict]:
 
     def problem(pairs: Tensor) -> tuple[Tensor, Tensor]:  # features [n, 3] and goals [n, G]
         h = subject.activations(pairs)["bottleneck"].double()
-        return torch.cat([h, torch.ones(len(h), 1)], 1), subject.digits.labels[pairs].double() @ weights
+        return torch.cat([h, torch.ones(len(h), 1)], 1), subject.digits.labels[
+            pairs
+        ].double() @ weights
 
     x, y = problem(subject.draws[:, :2] % half)
     z, hidden = problem(half + subject.draws[:, 2:] % half)
@@ -42,7 +51,8 @@ def rows(subject: Subject) -> list[dict]:
 
 
 def steps(readout: torch.nn.Module, x: Tensor, y: Tensor, best: Tensor) -> float:
-    """Median over goals of the steps that Adam takes. The squared error is a quadratic form: pairs are summed once."""
+    """Median over goals of the steps that Adam takes. The squared error is a quadratic form: pairs
+    are summed once."""
     gram, cross, power = x.T @ x / len(x), x.T @ y / len(x), y.square().mean(0)
 
     def error(w: Tensor) -> Tensor:

@@ -1,12 +1,15 @@
-"""Does it pay? The whole network, fine-tuned to goals that it did not have: how soon is it good at them?
+"""Does it pay? The whole network, fine-tuned to goals that it did not have: how soon is it good at
+them?
 
-`transfer_r2_<steps>`: held-out R² after so many steps of Adam (rate 0.001, 256 pairs each; 235 steps are an epoch), mean over 8
-goals a·x + b·y drawn as in `varying`, always the same, each rescaled to the mean and the standard deviation of x + y. Every goal
-starts from the network as it is; training digits, pairs of the network's seed that no training has used.
+`transfer_r2_<steps>`: held-out R² after so many steps of Adam (rate 0.001, 256 pairs each; 235
+steps are an epoch), mean over 8 goals a·x + b·y drawn as in `varying`, always the same, each
+rescaled to the mean and the standard deviation of x + y. Every goal starts from the network as it
+is; training digits, pairs of the network's seed that no training has used.
 
-R² is 1 at best, 0 for the best constant, unbounded below. Of the whole network: layer `readout`. An untrained network measured
-likewise is the value at chance. NaN, with the reason, for several outputs. Source: Kashtan and Alon, PNAS 102 (2005),
-doi:10.1073/pnas.0503610102 (modular goals adapt faster).
+R² is 1 at best, 0 for the best constant, unbounded below. Of the whole network: layer `readout`. An
+untrained network measured likewise is the value at chance. NaN, with the reason, for several
+outputs. Source: Kashtan and Alon, PNAS 102 (2005), doi:10.1073/pnas.0503610102 (modular goals adapt
+faster).
 """
 
 import torch
@@ -22,22 +25,37 @@ SEVERAL = "for goals of one output"
 PROPERTIES = {f"transfer_r2_{step}": Property(-INF, 1, ("permutation",)) for step in STEPS}
 
 
-def rows(network: nn.Module, splits: tuple[data.Digits, data.Digits], seed: int, test_pairs: int = 2000) -> list[dict]:
+def rows(
+    network: nn.Module, splits: tuple[data.Digits, data.Digits], seed: int, test_pairs: int = 2000
+) -> list[dict]:
     """A row of each measure."""
-    values = [float("nan")] * len(STEPS) if network.readout.out_features > 1 else fine_tuned(network, splits, seed, test_pairs)
+    values = (
+        [float("nan")] * len(STEPS)
+        if network.readout.out_features > 1
+        else fine_tuned(network, splits, seed, test_pairs)
+    )
     return tidy("readout", dict(zip(PROPERTIES, values)), SEVERAL)
 
 
-def fine_tuned(network: nn.Module, splits: tuple[data.Digits, data.Digits], seed: int, test_pairs: int) -> list[float]:
+def fine_tuned(
+    network: nn.Module, splits: tuple[data.Digits, data.Digits], seed: int, test_pairs: int
+) -> list[float]:
     """Mean R² over the goals after each of STEPS."""
     training_digits, test_digits = splits
-    tables = [goals.standardised(goals.linear(*goals.drawn(0, UNUSED + i, goals.Schedule()))) for i in range(GOALS)]
+    tables = [
+        goals.standardised(goals.linear(*goals.drawn(0, UNUSED + i, goals.Schedule())))
+        for i in range(GOALS)
+    ]
     replicas = models.Replicas([network] * GOALS)
     adam = models.OPTIMIZERS["adam"](replicas.leaves.values(), lr=RATE)
-    scored = torch.from_numpy(data.evaluation_pairs(seed, test_pairs, len(test_digits))[:, :2]).expand(GOALS, -1, -1)
+    scored = torch.from_numpy(
+        data.evaluation_pairs(seed, test_pairs, len(test_digits))[:, :2]
+    ).expand(GOALS, -1, -1)
     sought, values, step = training.targets_of(tables, test_digits, scored), [], 0
     for epoch in range(EPOCHS + 1):
-        pairs = torch.from_numpy(data.training_pairs(seed, UNUSED + epoch, 60_000, len(training_digits))).expand(GOALS, -1, -1)
+        pairs = torch.from_numpy(
+            data.training_pairs(seed, UNUSED + epoch, 60_000, len(training_digits))
+        ).expand(GOALS, -1, -1)
         targets = training.targets_of(tables, training_digits, pairs)
         for batch, target in zip(pairs.split(BATCH, 1), targets.split(BATCH, 1)):
             if step in STEPS:
@@ -47,7 +65,9 @@ def fine_tuned(network: nn.Module, splits: tuple[data.Digits, data.Digits], seed
                 return values
             adam.zero_grad()
             with torch.enable_grad():
-                (replicas(data.halves(training_digits.images, batch)) - target).square().mean((1, 2)).sum().backward()
+                (replicas(data.halves(training_digits.images, batch)) - target).square().mean(
+                    (1, 2)
+                ).sum().backward()
             adam.step()
             step += 1
     return values

@@ -1,18 +1,24 @@
-"""Are the weights separated? The planted two-way split of the map into a layer: units by the side they serve.
+"""Are the weights separated? The planted two-way split of the map into a layer: units by the side
+they serve.
 
-The map from the layer before is read off by running it, whatever its module: W [U, V], wherever it is affine. An edge is |W_uv|
-sd_v, what input v moves unit u by; each unit's edges are scaled to sum to 1, so that scaling a ReLU unit, and undoing it in the
-next layer, changes nothing. Of this bipartite graph, inputs (pixels: by half) and units each in two groups, those that serve no
-side left out:
+The map from the layer before is read off by running it, whatever its module: W [U, V], wherever it
+is affine. An edge is |W_uv| sd_v, what input v moves unit u by; each unit's edges are scaled to sum
+to 1, so that scaling a ReLU unit, and undoing it in the next layer, changes nothing. Of this
+bipartite graph, inputs (pixels: by half) and units each in two groups, those that serve no side
+left out:
 
-- `weight_modularity`: Newman's Q of the split. 1/2: no edge across. Near 0: as many as by chance; below 0: more.
-- `weight_ncut`: its normalised cut, cut / vol(left) + cut / vol(right), 0 (no edge across) to 2. Near 1: chance.
-- `weight_modularity_shuffled`, `weight_ncut_shuffled`, values at chance: mean over 5 shuffles of the edges of inputs that vary,
-  units assigned again by what they then serve, which puts strong edges within even in a random matrix.
+- `weight_modularity`: Newman's Q of the split. 1/2: no edge across. Near 0: as many as by chance;
+  below 0: more.
+- `weight_ncut`: its normalised cut, cut / vol(left) + cut / vol(right), 0 (no edge across) to 2.
+  Near 1: chance.
+- `weight_modularity_shuffled`, `weight_ncut_shuffled`, values at chance: mean over 5 shuffles of
+  the edges of inputs that vary, units assigned again by what they then serve, which puts strong
+  edges within even in a random matrix.
 
-Two equal blocks whose weights across are c times those within: Q = (1 - c) / (2 (1 + c)), n-cut = 2c / (1 + c). NaN, with the
-reason, where the map is not affine or a side has no unit. Sources: Newman, PNAS 103 (2006), doi:10.1073/pnas.0601602103; Shi and
-Malik, IEEE TPAMI 22 (2000), doi:10.1109/34.868688.
+Two equal blocks whose weights across are c times those within: Q = (1 - c) / (2 (1 + c)), n-cut =
+2c / (1 + c). NaN, with the reason, where the map is not affine or a side has no unit. Sources:
+Newman, PNAS 103 (2006), doi:10.1073/pnas.0601602103; Shi and Malik, IEEE TPAMI 22 (2000),
+doi:10.1109/34.868688.
 """
 
 from math import isnan
@@ -46,13 +52,16 @@ def rows(subject: Subject) -> list[dict]:
             planted = separation(edges.abs() / _per_unit(edges), subject.sides(layer), split)
             if not isnan(planted[0]):
                 shuffled = at_chance(subject, before, layer, edges, bias, spread, split)
-        table += tidy(layer, dict(zip(PROPERTIES, (*planted, *shuffled))), ONE_SIDE if affine else NOT_AFFINE)
+        table += tidy(
+            layer, dict(zip(PROPERTIES, (*planted, *shuffled))), ONE_SIDE if affine else NOT_AFFINE
+        )
         before, spread, split = layer, subject.anova[layer].total.sqrt(), subject.sides(layer)
     return table
 
 
 def separation(strength: Tensor, units: dict, inputs: dict) -> tuple[float, float]:
-    """(Q, n-cut) of a bipartite graph, edges [U, V], 0 or more, with units and inputs split into left and right.
+    """(Q, n-cut) of a bipartite graph, edges [U, V], 0 or more, with units and inputs split into
+    left and right.
 
     >>> blocks = torch.tensor([[1.0, 0.5], [0.5, 1.0]])
     >>> split = {"left": torch.tensor([True, False]), "right": torch.tensor([False, True])}
@@ -62,40 +71,58 @@ def separation(strength: Tensor, units: dict, inputs: dict) -> tuple[float, floa
     """
     if not all(group.any() for split in (units, inputs) for group in split.values()):
         return UNDEFINED
-    blocks = torch.stack([torch.stack([strength[units[s]][:, inputs[t]].sum() for t in units]) for s in units]).double()
+    blocks = torch.stack(
+        [torch.stack([strength[units[s]][:, inputs[t]].sum() for t in units]) for s in units]
+    ).double()
     total, volumes = blocks.sum(), blocks.sum(0) + blocks.sum(1)
     q = blocks.trace() / total - ((volumes / (2 * total)) ** 2).sum()
     return float(q), float(((total - blocks.trace()) / volumes).sum())
 
 
 def at_chance(subject, before, layer, edges, bias, spread, split) -> tuple[float, float]:
-    """Mean `separation` over shuffles of the edges [U, V], with signs, of the map with bias [U] from a layer with standard
-    deviations [V] and sides `split`."""
+    """Mean `separation` over shuffles of the edges [U, V], with signs, of the map with bias [U]
+    from a layer with standard deviations [V] and sides `split`."""
     live = spread > 0
-    edges, spread, split = edges[:, live], spread[live], {side: group[live] for side, group in split.items()}
+    edges, spread, split = (
+        edges[:, live],
+        spread[live],
+        {side: group[live] for side, group in split.items()},
+    )
     total = _per_unit(edges)
     edges, bias = edges / total, (bias / total[:, 0]).float()
-    module, generator, results = dict(subject.network.named_children())[layer], subject.generator(), []
+    module, generator, results = (
+        dict(subject.network.named_children())[layer],
+        subject.generator(),
+        [],
+    )
     act = module[-1] if isinstance(module, nn.Sequential) and len(module) > 1 else nn.Identity()
     (four,) = subject.quadruples(SHUFFLED_DRAWS)
     pairs = four.flatten(0, 1)
-    inputs = data.halves(subject.digits.images, pairs).flatten(1) if before == PIXELS else subject.activations(pairs)[before]
+    inputs = (
+        data.halves(subject.digits.images, pairs).flatten(1)
+        if before == PIXELS
+        else subject.activations(pairs)[before]
+    )
     inputs = (inputs[:, live] / spread).float()
     for _ in range(SHUFFLES):
-        shuffled = edges.flatten()[torch.randperm(edges.numel(), generator=generator)].view_as(edges)
+        shuffled = edges.flatten()[torch.randperm(edges.numel(), generator=generator)].view_as(
+            edges
+        )
         units = act(inputs @ shuffled.float().T + bias).unflatten(0, (4, -1))
         results.append(separation(shuffled.abs(), anova([{layer: units}])[layer].sides, split))
     return tuple(torch.tensor(results, dtype=torch.float64).nanmean(0).tolist())
 
 
 def _per_unit(edges: Tensor) -> Tensor:
-    """The sum of each unit's edges, whatever their sign, [U, 1]; next to 0 for a unit without any."""
+    """The sum of each unit's edges, whatever their sign, [U, 1]; next to 0 for a unit without
+    any."""
     return edges.abs().sum(1, keepdim=True).clamp(min=1e-300)
 
 
 @torch.no_grad()
 def affine_map(network: nn.Module, before: str, layer: str) -> tuple[Tensor, Tensor] | None:
-    """(W [U, V], bias [U]) from the layer before, or pixels, to a layer's pre-activation; None if it is not affine."""
+    """(W [U, V], bias [U]) from the layer before, or pixels, to a layer's pre-activation; None if
+    it is not affine."""
     seen = activations(network, torch.zeros(1, 2, 28, 28))[1]
     if seen[layer, "pre"].shape != seen[layer, "post"].shape:
         return None  # units that are not one number before, one after, such as gated ones
@@ -105,12 +132,17 @@ def affine_map(network: nn.Module, before: str, layer: str) -> tuple[Tensor, Ten
         if before == PIXELS:
             return activations(network, values.view(-1, 2, 28, 28))[1][layer, "pre"]
         with overwritten(network, before, lambda _: values):
-            return activations(network, torch.full((len(values), 2, 28, 28), pixel))[1][layer, "pre"]
+            return activations(network, torch.full((len(values), 2, 28, 28), pixel))[1][
+                layer, "pre"
+            ]
 
     bias = run(torch.zeros(1, width))
     weight = torch.cat([run(part) for part in torch.eye(width).split(512)]) - bias
     trial = torch.rand(8, width, generator=torch.Generator().manual_seed(0))
     straight = trial @ weight + bias
-    if any((run(trial, pixel) - straight).abs().max() > 1e-3 * (straight.abs().max() + 1e-12) for pixel in (0.0, 1.0)):
+    if any(
+        (run(trial, pixel) - straight).abs().max() > 1e-3 * (straight.abs().max() + 1e-12)
+        for pixel in (0.0, 1.0)
+    ):
         return None
     return weight.T.contiguous(), bias[0]

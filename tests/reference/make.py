@@ -1,4 +1,5 @@
-"""Execute notebooks at toy size and keep them as what the tests compare with, cell by cell: make reference
+"""Execute notebooks at toy size and keep them as what the tests compare with, cell by cell: make
+reference
 
 The others are executed by tests/test_graph.py and tests/test_published.py.
 """
@@ -15,12 +16,19 @@ from modvar_lib import data
 HERE = Path(__file__).parent
 REFERENCES = {
     "01_data": {"seeds": "0-1", "epochs": 20, "period": 5},
-    "10_your_own": {"study": "reference", "seeds": "0-2", "epochs": 4, "period": 1, "device": "cpu"},
+    "10_your_own": {
+        "study": "reference",
+        "seeds": "0-2",
+        "epochs": 4,
+        "period": 1,
+        "device": "cpu",
+    },
 }
 
 
 def clean(notebook, folder: str):
-    """Fit to commit: without times, papermill's metadata, names of widgets and of the temporary folder."""
+    """Fit to commit: without times, papermill's metadata, names of widgets and of the temporary
+    folder."""
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if output.output_type == "stream":
@@ -30,7 +38,10 @@ def clean(notebook, folder: str):
         cell.metadata = {key: value for key, value in cell.metadata.items() if key == "tags"}
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.id = "injected"  # papermill's is new every time
-    notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"], "language_info": {"name": "python"}}
+    notebook.metadata = {
+        "kernelspec": notebook.metadata["kernelspec"],
+        "language_info": {"name": "python"},
+    }
     return notebook
 
 

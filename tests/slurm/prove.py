@@ -1,7 +1,9 @@
-"""Run a study on a real Slurm, with faults, and on this machine alone, and compare: python tests/slurm/prove.py
+"""Run a study on a real Slurm, with faults, and on this machine alone, and compare: python
+tests/slurm/prove.py
 
-Needs root on Debian; installs its slurm-wlm and munge if they are absent. Starts a munged, a slurmctld and three slurmds with a
-key and ports of their own, and ends them, and them alone; refuses where /etc/slurm has a slurm.conf. Writes benchmarks/slurm.md.
+Needs root on Debian; installs its slurm-wlm and munge if they are absent. Starts a munged, a
+slurmctld and three slurmds with a key and ports of their own, and ends them, and them alone;
+refuses where /etc/slurm has a slurm.conf. Writes benchmarks/slurm.md.
 """
 
 import os
@@ -26,7 +28,14 @@ from modvar_lib.settings import Settings
 ROOT = Path(__file__).parents[2]
 ETC = Path("/etc/slurm")
 NODES = ("n1", "n2", "n3")
-STUDY = {"study": "proof", "regime": ["fixed", "varying"], "seeds": "0-3", "group_size": 2, "epochs": 40, "period": 10}
+STUDY = {
+    "study": "proof",
+    "regime": ["fixed", "varying"],
+    "seeds": "0-3",
+    "group_size": 2,
+    "epochs": 40,
+    "period": 10,
+}
 STUDY |= {"final_epochs": 10, "pairs_per_epoch": 10000, "device": "cpu"}
 AT_WORK = range(11, 30)  # seconds of a kernel's processor time: it has started, and not ended
 SLURM_CONF = """\
@@ -45,7 +54,8 @@ TaskPlugin=task/none
 MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
-# a dead node is missed after 20 seconds instead of 300; nodes say what is written here, whatever the machine has
+# a dead node is missed after 20 seconds instead of 300; nodes say what is written here, whatever
+# the machine has
 SlurmdTimeout=20
 ReturnToService=2
 SlurmdParameters=config_overrides
@@ -94,12 +104,15 @@ Snakemake. A group of 8 seeds trains for minutes or more; for groups that train 
 
 
 class Cluster:
-    """munged, slurmctld and a slurmd per node, as children of this process. Everything of theirs is in one folder, but for a link
-    in /etc/slurm: Snakemake's executor drops SLURM_CONF on the nodes, so configuration has to be where Slurm looks for it."""
+    """munged, slurmctld and a slurmd per node, as children of this process. Everything of theirs is
+    in one folder, but for a link in /etc/slurm: Snakemake's executor drops SLURM_CONF on the nodes,
+    so configuration has to be where Slurm looks for it."""
 
     def __init__(self, folder: Path):
         self.folder, self.children, self.jobs = folder, {}, {}
-        self.mark = {"MODVAR_PROOF": str(folder)}  # daemons and jobs inherit it, and are known by it
+        self.mark = {
+            "MODVAR_PROOF": str(folder)
+        }  # daemons and jobs inherit it, and are known by it
         self.env = os.environ | self.mark
         self.link = ETC / "slurm.conf"
 
@@ -109,7 +122,9 @@ class Cluster:
         with socket.create_server(("127.0.0.1", 0)) as one:
             first = one.getsockname()[1]
         ports, host = [first + i for i in range(1 + len(NODES))], socket.gethostname().split(".")[0]
-        nodes = "\n".join(NODE.format(name=name, host=host, port=port) for name, port in zip(NODES, ports[1:]))
+        nodes = "\n".join(
+            NODE.format(name=name, host=host, port=port) for name, port in zip(NODES, ports[1:])
+        )
         text = SLURM_CONF.format(folder=self.folder, host=host, ports=ports, nodes=nodes)
         (self.folder / "slurm.conf").write_text(text)
         (self.folder / "munge.key").write_bytes(os.urandom(128))
@@ -119,12 +134,19 @@ class Cluster:
         self.link.symlink_to(self.folder / "slurm.conf")
         files = [f"--{name}-file={self.folder}/munge.{name}" for name in ("key", "pid", "seed")]
         try:
-            self.start("munged", "--foreground", "--force", f"--socket={self.folder}/munge.socket", *files)
+            self.start(
+                "munged", "--foreground", "--force", f"--socket={self.folder}/munge.socket", *files
+            )
             wait_for(lambda: (self.folder / "munge.socket").exists(), "munged")
             self.start("slurmctld", "-D")
             for name in NODES:
                 self.start("slurmd", "-D", "-N", name, name=name)
-            wait_for(lambda: self.ask("sinfo", "-h", "-N", "-o", "%T").split().count("idle") == len(NODES), "nodes")
+            wait_for(
+                lambda: (
+                    self.ask("sinfo", "-h", "-N", "-o", "%T").split().count("idle") == len(NODES)
+                ),
+                "nodes",
+            )
         except BaseException:
             self.__exit__()
             raise
@@ -141,7 +163,9 @@ class Cluster:
 
     def start(self, *words, name=None):
         with open(self.folder / f"{name or words[0]}.log", "w") as log:
-            child = subprocess.Popen(words, env=self.env, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            child = subprocess.Popen(
+                words, env=self.env, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
         self.children[name or words[0]] = child
 
     def ask(self, *words) -> str:
@@ -149,12 +173,16 @@ class Cluster:
         return done.stdout if done.returncode == 0 else ""
 
     def look(self):
-        """What Slurm knows of every job, kept after it forgets; of one that starts again, also its first submission and node."""
+        """What Slurm knows of every job, kept after it forgets; of one that starts again, also its
+        first submission and node."""
         for line in self.ask("scontrol", "show", "job", "-o").splitlines():
             job = dict(part.split("=", 1) for part in line.split() if "=" in part)
             if "JobId" in job:
                 old = self.jobs.get(job["JobId"], {})
-                job["FirstSubmit"], job["Nodes"] = old.get("FirstSubmit", job["SubmitTime"]), old.get("Nodes", [])
+                job["FirstSubmit"], job["Nodes"] = (
+                    old.get("FirstSubmit", job["SubmitTime"]),
+                    old.get("Nodes", []),
+                )
                 if job["JobState"] == "RUNNING" and job["NodeList"] not in job["Nodes"]:
                     job["Nodes"].append(job["NodeList"])
                 self.jobs[job["JobId"]] = job
@@ -173,7 +201,10 @@ class Cluster:
         kernels = []
         for process in self.processes(SLURM_JOB_ID=job["JobId"]):
             with suppress(psutil.Error):
-                if "ipykernel_launcher" in process.cmdline() and int(process.cpu_times().user) in AT_WORK:
+                if (
+                    "ipykernel_launcher" in process.cmdline()
+                    and int(process.cpu_times().user) in AT_WORK
+                ):
                     kernels.append(process)
         return kernels
 
@@ -183,10 +214,14 @@ def node_dies(cluster: Cluster, job: dict) -> str:
     number, node = job["JobId"], job["NodeList"]
     cluster.children[node].kill()
     jobs = cluster.processes(SLURM_JOB_ID=number)
-    above = {parent for process in jobs for parent in parents(process) if parent.name() == "slurmstepd"}
+    above = {
+        parent for process in jobs for parent in parents(process) if parent.name() == "slurmstepd"
+    }
     for process in [*above, *jobs]:
         kill(process)
-    return f"node {node} dies: SIGKILL to its slurmd, its slurmstepd and every process of job {number}"
+    return (
+        f"node {node} dies: SIGKILL to its slurmd, its slurmstepd and every process of job {number}"
+    )
 
 
 def job_is_killed(cluster: Cluster, job: dict) -> str:
@@ -218,10 +253,16 @@ def prove(folder: Path) -> str:
         def fault():
             cluster.look()
             for number, job in cluster.jobs.items():
-                if len(faults) < len(FAULTS) and job["JobState"] == "RUNNING" and number not in faults:
+                if (
+                    len(faults) < len(FAULTS)
+                    and job["JobState"] == "RUNNING"
+                    and number not in faults
+                ):
                     if cluster.kernels(job):
                         what = FAULTS[len(faults)](cluster, job)
-                        faults[number] = f"- after {time.time() - began:.0f} s, a kernel at work: {what}"
+                        faults[number] = (
+                            f"- after {time.time() - began:.0f} s, a kernel at work: {what}"
+                        )
                         print(f"   {faults[number]}", flush=True)
 
         slurm = run([*make, "PROFILE=slurm"], cluster.env, folder / "slurm.txt", fault)
@@ -236,7 +277,9 @@ def prove(folder: Path) -> str:
         settings=yaml.safe_dump(STUDY, sort_keys=False, default_flow_style=True, width=110).strip(),
         faults="\n".join(faults.values()),
         nodes=nodes,
-        verdict=f"**NOT EQUAL**: {', '.join(unequal)}. Equal" if unequal else "**Equal, byte for byte**",
+        verdict=f"**NOT EQUAL**: {', '.join(unequal)}. Equal"
+        if unequal
+        else "**Equal, byte for byte**",
         same=f"{', '.join(f'`{name}`' for name in same if same[name] and '/' not in name)}; "
         f"{sum(equal for name, equal in same.items() if name.startswith('groups'))} tables of groups; "
         f"`weights.safetensors` of {sum(equal for name, equal in same.items() if name.startswith('runs/'))} networks",
@@ -250,7 +293,8 @@ def prove(folder: Path) -> str:
 
 
 def compared(local: Path, slurm: Path) -> dict[str, bool]:
-    """Whether a study's tables and networks are the same, byte for byte; of runs.csv the settings alone."""
+    """Whether a study's tables and networks are the same, byte for byte; of runs.csv the settings
+    alone."""
     same = {}
     for pattern in ("*.csv", "*.md", "groups/*/*/*.csv", "runs/*/*/weights.safetensors"):
         for here in sorted(local.glob(pattern)):
@@ -267,7 +311,9 @@ def compared(local: Path, slurm: Path) -> dict[str, bool]:
 def row(job: dict) -> dict:
     """Of the table of jobs."""
     known = (job["FirstSubmit"], job["StartTime"], job["EndTime"])
-    submitted, started, ended = (datetime.fromisoformat(t) if t[:2] == "20" else None for t in known)
+    submitted, started, ended = (
+        datetime.fromisoformat(t) if t[:2] == "20" else None for t in known
+    )
     return {
         "job": job["JobId"],
         "rule": job.get("Comment", "").removeprefix("rule_"),
@@ -280,17 +326,29 @@ def row(job: dict) -> dict:
 
 
 def versions() -> str:
-    release = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
+    release = dict(
+        line.split("=", 1)
+        for line in Path("/etc/os-release").read_text().splitlines()
+        if "=" in line
+    )
     slurm = subprocess.run(["slurmctld", "-V"], capture_output=True, text=True).stdout.strip()
     packages = ("snakemake", "snakemake-executor-plugin-slurm", "papermill", "torch")
-    return ", ".join([release["PRETTY_NAME"].strip('"'), slurm, *(f"{name} {version(name)}" for name in packages)])
+    return ", ".join(
+        [
+            release["PRETTY_NAME"].strip('"'),
+            slurm,
+            *(f"{name} {version(name)}" for name in packages),
+        ]
+    )
 
 
 def install():
     if all(map(shutil.which, ("munged", "slurmctld", "slurmd"))):
         return
     if os.geteuid() != 0 or not shutil.which("apt-get"):
-        sys.exit("munged, slurmctld, slurmd: not there; allowed: root on Debian, which installs them")
+        sys.exit(
+            "munged, slurmctld, slurmd: not there; allowed: root on Debian, which installs them"
+        )
     subprocess.run(["apt-get", "update", "-qq"], check=True)
     env = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     subprocess.run(["apt-get", "install", "-qq", "slurm-wlm", "munge"], env=env, check=True)
@@ -300,7 +358,9 @@ def run(words: list[str], env: dict, log: Path, meanwhile=lambda: None) -> float
     """Run a command in the project, calling `meanwhile` every second or so; seconds it took."""
     began = time.monotonic()
     with open(log, "w") as output:
-        child = subprocess.Popen(words, cwd=ROOT, env=env, stdout=output, stderr=output, start_new_session=True)
+        child = subprocess.Popen(
+            words, cwd=ROOT, env=env, stdout=output, stderr=output, start_new_session=True
+        )
         try:
             while child.poll() is None:
                 meanwhile()
