@@ -112,6 +112,23 @@ def overwritten(network: nn.Module, layer: str, change):
         handle.remove()
 
 
+def run_from(network: nn.Module, layer: str, values: Tensor, pairs: Tensor) -> Tensor:
+    """Outputs [B, K] for pairs [B, 2, 28, 28] when the activations of a layer are `values` [B, U]
+    instead. Of a network that is a sequence, only what follows that layer runs."""
+    follows = type(network).forward is nn.Sequential.forward or getattr(network, "in_sequence", 0)
+    if not (isinstance(network, nn.Sequential) and follows):
+        with overwritten(network, layer, lambda _: values):
+            return network(pairs)
+    layers, shape = dict(network.named_children()), []
+    handle = layers[layer].register_forward_hook(lambda _, args, out: shape.append(out.shape[1:]))
+    network(pairs[:1])
+    handle.remove()
+    values = values.unflatten(1, shape[0])
+    for following in list(layers.values())[list(layers).index(layer) + 1 :]:
+        values = following(values)
+    return values
+
+
 def initial(name: str, seed: int, outputs: int = 1) -> nn.Module:
     """A network with the initial weights of a seed (PyTorch's defaults for its modules), made on
     the CPU. With several outputs its readout is 2 -> outputs; everything else is as with one.

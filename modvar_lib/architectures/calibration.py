@@ -54,6 +54,7 @@ class Summed(Family):
     exactly: every unit serves both sides alike. It cannot learn a·x + b·y, a ≠ b."""
 
     family: type[Family]
+    in_sequence = True  # after the sum
 
     @classmethod
     def layers(cls, digits: int = 2, share: int = 1) -> Iterator[tuple[str, nn.Module]]:

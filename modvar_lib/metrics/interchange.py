@@ -22,7 +22,6 @@ from torch import Tensor
 
 from modvar_lib import data
 from modvar_lib.metrics.subject import INF, NO_UNIT, Property, Subject, sided
-from modvar_lib.models import overwritten
 
 DRAWS, RANDOM_SETS = 500, 10
 CONSTANT = "the answer never varies"
@@ -42,11 +41,11 @@ def rows(subject: Subject) -> list[dict]:
         for side, pairs in zip(("left", "right"), four[1:3])
     }
     variance = torch.cat(list(target.values())).double().var(0, correction=0).sum()
-    source, generator, table = subject.activations(four[3]), subject.generator(), []
+    base, source = (subject.activations(four[i]) for i in (0, 3))
+    generator, table = subject.generator(), []
 
     def error(layer: str, units: Tensor, side: str) -> float:
-        with overwritten(subject.network, layer, lambda h: torch.where(units, source[layer], h)):
-            out = subject.network(pictures)
+        out = subject.answer(layer, torch.where(units, source[layer], base[layer]), pictures)
         return float((out - target[side]).double().square().sum(1).mean() / variance)
 
     for layer in subject.layers[:-1]:
@@ -60,10 +59,8 @@ def rows(subject: Subject) -> list[dict]:
                 torch.zeros_like(units).index_fill(0, live[order[: units.sum()]], True)
                 for order in orders
             ]
-            split, at_random = (
-                error(layer, units, side),
-                torch.tensor([error(layer, chosen, side) for chosen in sets]).double(),
-            )
+            split = error(layer, units, side)
+            at_random = torch.tensor([error(layer, chosen, side) for chosen in sets]).double()
             by_side.append(
                 [split, float(at_random.mean()), float((at_random < split).double().mean())]
             )

@@ -14,7 +14,6 @@ import torch
 
 from modvar_lib import data
 from modvar_lib.metrics.subject import NO_UNIT, Property, Subject, anova, tidy
-from modvar_lib.models import overwritten
 
 NO_EFFECT = "freezing these units changes the answer by a constant"
 PROPERTIES = {"lesion_leak": Property(0, 1, ("permutation", "rescaling", "swap"), -1)}
@@ -28,8 +27,8 @@ def rows(subject: Subject) -> list[dict]:
     for layer in subject.layers[:-1]:
         values, notes, mean = [], [], subject.anova[layer].mean.float()
         for side, units in subject.sides(layer).items():
-            with overwritten(subject.network, layer, lambda h: torch.where(units, mean, h)):  # noqa: B023
-                change = whole - subject.network(pictures)
+            frozen = torch.where(units, mean, subject.first[layer].flatten(0, 1))
+            change = whole - subject.answer(layer, frozen, pictures)
             parts = anova([{layer: change.unflatten(0, (4, -1))}])[layer]
             total, own = parts.total.sum(), getattr(parts, side).sum()
             notes.append(NO_UNIT if not units.any() else NO_EFFECT if not total > least else "")
