@@ -53,7 +53,7 @@ def score(run: Settings, weights: dict, digits: data.Digits) -> float:
     draws = torch.from_numpy(data.evaluation_pairs(run.seed, 2_000, len(digits)))
     with torch.no_grad():
         rows = metrics.METRICS["activation_change"].rows(
-            metrics.Subject(network, digits, draws, run.seed)
+            metrics.Subject(network, (digits, digits), draws, run.seed)
         )
     (row,) = study.select(
         pd.DataFrame(rows), **{name: PRIMARY[name] for name in ("measure", "layer", "side")}

@@ -56,9 +56,8 @@ def packed(networks: list[tuple[Run, int | None]]) -> dict:
 
 def _network(run: Run, done: int | None, digits: data.Digits) -> dict | None:
     model, seed, layers, before = run.network(done), run.settings.seed, [], PIXELS
-    subject = Subject(
-        model, digits, torch.from_numpy(data.evaluation_pairs(seed, DRAWS, len(digits))), seed
-    )
+    draws = torch.from_numpy(data.evaluation_pairs(seed, DRAWS, len(digits)))
+    subject = Subject(model, (digits, digits), draws, seed)
     widths = [2 * 28 * 28, *(len(parts.mean) for parts in subject.anova.values())]
     if max(inputs * units for inputs, units in pairwise(widths)) > MOST:
         return None

@@ -190,7 +190,7 @@ def registries(monkeypatch):
 @pytest.fixture
 def subject():
     digits = data.Digits(torch.zeros(20, 784, dtype=torch.uint8), torch.arange(20) % 10)
-    return Subject(models.initial("mlp", 0), digits, torch.zeros(2, 4, dtype=torch.long))
+    return Subject(models.initial("mlp", 0), (digits, digits), torch.zeros(2, 4, dtype=torch.long))
 
 
 def own_architecture(subject):
@@ -234,7 +234,7 @@ def own_measure(rows):
 
 def not_finite(subject):
     nn.init.constant_(subject.network.readout.bias, float("nan"))
-    Subject(subject.network, subject.digits, subject.draws)
+    Subject(subject.network, subject.splits, subject.draws)
 
 
 OTHER = {"layer": "all", "side": "both", "measure": "other", "value": 1.0, "note": ""}

@@ -48,7 +48,7 @@ def measured(splits, draws):
 
     def measured(network, seed=0, pairs=400, names=metrics.METRICS):
         own = draws if pairs == 400 else torch.from_numpy(data.evaluation_pairs(0, pairs))
-        subject = Subject(network, splits[1], own, seed)
+        subject = Subject(network, splits, own, seed)
         rows = metrics.measure_network(subject, {name: metrics.METRICS[name] for name in names})
         keys = [(row["layer"], row["side"], row["measure"]) for row in rows]
         values = Values(zip(keys, (row["value"] for row in rows)))
@@ -454,7 +454,7 @@ def test_the_map_into_a_convolution_gives_its_activations(splits, draws):
 
 def test_interchange_by_hand(trained, splits, draws):
     """Overwrite by hand, unit by unit, with a network cut in two."""
-    subject = Subject(trained, splits[1], draws)
+    subject = Subject(trained, splits, draws)
     rows = {(r["layer"], r["side"], r["measure"]): r["value"] for r in interchange.rows(subject)}
     four = torch.cat(list(subject.quadruples(interchange.DRAWS)), 1)
     h = [trained.hidden1(data.halves(splits[1].images, pairs).flatten(1)) for pairs in four]
@@ -473,10 +473,10 @@ def test_interchange_by_hand(trained, splits, draws):
 def test_probes_against_least_squares(trained, splits):
     """R² of a probe, by scikit-learn's ordinary least squares on the same activations."""
     draws = torch.from_numpy(data.evaluation_pairs(5, 3000, len(splits[1])))
-    rows = metrics.information.rows(Subject(trained, splits[1], draws))
+    rows = metrics.information.rows(Subject(trained, splits, draws))
     value = {(r["layer"], r["side"], r["measure"]): r["value"] for r in rows}
     fit, test = draws[:, :2] % 5000, 5000 + draws[:, 2:] % 5000
-    subject = Subject(trained, splits[1], draws)
+    subject = Subject(trained, splits, draws)
     x, z = (subject.activations(pairs)["hidden2"].detach().numpy() for pairs in (fit, test))
     known, wanted = (splits[1].labels[pairs].numpy() for pairs in (fit, test))
     for column, side in enumerate(("left", "right")):
@@ -508,11 +508,11 @@ def test_cut_against_networkx():
 
 
 def test_clusterability_of_a_network(splits, draws):
-    rows = clusterability.rows(Subject(towers(), splits[1], draws), shuffles=3)
+    rows = clusterability.rows(Subject(towers(), splits, draws), shuffles=3)
     value = {row["measure"]: row["value"] for row in rows}
     assert value["cluster_percentile"] == 0 and value["cluster_z"] < 0
     assert 0 < value["cluster_ncut"] < value["cluster_ncut_shuffled"] < 12
-    rows = clusterability.rows(Subject(network_of("vit"), splits[1], draws), shuffles=2)
+    rows = clusterability.rows(Subject(network_of("vit"), splits, draws), shuffles=2)
     assert all(np.isnan(row["value"]) and row["note"] for row in rows)
 
 
@@ -530,7 +530,7 @@ def test_the_approximation_of_the_score(whole):
 def ablated(trained, splits, draws):
     """What the layer before the bottleneck is on all four pairs of every draw, [4, n, U]; each
     unit's mean squared effect on the answer when it is frozen at its mean, unit by unit."""
-    subject = Subject(trained, splits[1], draws)
+    subject = Subject(trained, splits, draws)
     four = torch.cat(list(subject.quadruples()), 1)
     flat = data.halves(splits[1].images, four.flatten(0, 1)).flatten(1)
     h = trained.hidden2(trained.hidden1(flat)).double()
@@ -565,8 +565,8 @@ def test_effect_selectivity_against_mean_ablation(ablated, whole):
 
 def test_effects_are_squared_derivatives(trained, splits, draws):
     """By finite differences, of a layer with a ReLU after it."""
-    subject = Subject(trained, splits[1], draws[:50])
-    found = effect_selectivity.gradient_moments(subject)["hidden1"].diagonal()
+    subject = Subject(trained, splits, draws[:50])
+    found = subject.gradients["hidden1"].diagonal()
     four = torch.cat(list(subject.quadruples()), 1).flatten(0, 1)
     h = trained.hidden1(data.halves(splits[1].images, four).flatten(1)).double()
     end = copy.deepcopy(

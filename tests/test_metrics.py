@@ -1,7 +1,6 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -45,7 +44,7 @@ def scored(splits):
     @torch.no_grad()
     def scored(network, count=100, seed=0, digits=splits[1]):
         draws = torch.from_numpy(data.evaluation_pairs(seed, count, len(digits)))
-        rows = activation_change.rows(Subject(network, digits, draws, seed))
+        rows = activation_change.rows(Subject(network, (digits, digits), draws, seed))
         return {(row["layer"], row["side"], row["measure"]): row["value"] for row in rows}
 
     return scored
@@ -123,7 +122,7 @@ def test_the_parts_of_a_constant_layer_stay_in_bounds():
     for seed in range(20):
         constants = torch.rand(3, generator=torch.Generator().manual_seed(seed)).double().sqrt()
         parts = anova([dict.fromkeys(("hidden", "readout"), constants.expand(4, 30, 3))])
-        rows = activation_change.score_parts(SimpleNamespace(anova=parts, layers=list(parts)))
+        rows = activation_change.score_parts(parts)
         assert all(isinstance(row["value"], float) for row in rows)
         assert all(row["value"] <= 1 for row in rows if row["measure"] == "offset_share")
 
@@ -143,7 +142,7 @@ def group(toy, splits, tmp_path_factory):
 def test_rows_of_a_network(group):
     _, (run, _), _ = group
     layers = {"hidden1", "hidden2", "bottleneck", "readout"}
-    table = metrics.measure(run, data.digits()[1], pairs=100)
+    table = metrics.measure(run, data.digits(), pairs=100)
     assert list(table) == metrics.COLUMNS and set(table["layer"]) == layers | {"pooled"}
     assert set(table["side"]) == {"left", "right", "both"} and set(table["copy"]) == {"trained"}
     assert not table.duplicated([*runs.KEYS, "layer", "side", "measure"]).any()
@@ -177,7 +176,7 @@ def test_a_layers_place_is_told_by_a_column(architecture, toy, splits, monkeypat
     run = runs.Run(
         Path("nowhere"), toy(architecture=architecture, seeds=1), None, network.state_dict(), {}
     )
-    table = metrics.measure(run, splits[1], pairs=20)[["layer", "place"]].drop_duplicates()
+    table = metrics.measure(run, splits, pairs=20)[["layer", "place"]].drop_duplicates()
     rest = {name: name for name in ("bottleneck", "readout", "pooled")}
     assert dict(table.to_numpy()) == PLACES[architecture] | rest
 
@@ -194,7 +193,7 @@ def test_tables_of_a_group(group, splits, scored):
         with training.one_thread(
             True
         ):  # as in a group: a percentile of errors that tie hangs on rounding
-            alone = metrics.measure(run, splits[1], pairs=100).reset_index(drop=True)
+            alone = metrics.measure(run, splits, pairs=100).reset_index(drop=True)
         together = study.select(measures, seed=run.settings.seed, copy="trained").reset_index(
             drop=True
         )
@@ -247,17 +246,17 @@ def test_measures_through_training(group, splits):
     first = study.select(table, seed=3, epoch=0).set_index(["layer", "measure"])["value"]
     pd.testing.assert_series_equal(first, start[first.index], rtol=1e-5, atol=1e-6)
     assert not np.allclose(first, last, equal_nan=True)
-    fewer = metrics.measure_training(run, splits[1], pairs=20, epochs=(1,))
+    fewer = metrics.measure_training(run, splits, pairs=20, epochs=(1,))
     assert sorted(set(fewer["epoch"])) == [0, 1, 3] and 2 in run.frames
 
 
 @pytest.mark.parametrize("weight", [float("nan"), float("inf"), 1e30])
 def test_a_network_that_diverged_has_every_row_and_the_reason(group, splits, weight):
     _, (run, _), _ = group
-    whole = metrics.measure(run, splits[1], pairs=50)
+    whole = metrics.measure(run, splits, pairs=50)
     weights = {name: value.clone() for name, value in run.weights.items()}
     weights["hidden2.map.left.map.weight"][0, 0] = weight
-    lost = metrics.measure(replace(run, weights=weights), splits[1], pairs=50)
+    lost = metrics.measure(replace(run, weights=weights), splits, pairs=50)
     keys = [*runs.KEYS, "copy", "layer", "place", "side", "measure"]
     assert lost[keys].equals(whole[keys]) and lost["value"].isna().all()
     assert lost["note"].str.startswith("the network diverged").all()

@@ -27,6 +27,7 @@ from modvar_lib.runs import KEYS, Run
 from modvar_lib.settings import Settings
 from modvar_lib.training import kept_epochs, one_thread
 
+Splits = tuple[data.Digits, data.Digits]
 ROW = ["layer", "side", "measure", "value", "note"]
 COLUMNS = [*KEYS, "copy", "layer", "place", "side", "measure", "value", "note"]
 PAIRS = 10_000  # held-out draws a measure averages over: one for each test digit
@@ -53,11 +54,18 @@ def _metrics(*names: str) -> dict[str, Metric]:
     return {name: Metric(module.rows, module.PROPERTIES) for name, module in modules.items()}
 
 
-LIGHT = _metrics(
-    "activation_change", "selectivity", "effect_selectivity", "interchange"
-)  # followed through training
-METRICS = LIGHT | _metrics("digit_selectivity", "weights", "lesion", "information", "refit")
+METRICS = _metrics(
+    *("activation_change", "selectivity", "effect_selectivity", "interchange", "separation"),
+    *("purity", "subspace_interchange", "preactivation", "lesion", "digit_selectivity", "weights"),
+    *("information", "refit"),
+)
 COSTLY = _metrics("clusterability")
+# Followed through training, those of DERIVED left out: they follow from others, or tell nothing new
+FOLLOWED = dict(list(METRICS.items())[:9])
+NARROW = partial(METRICS["subspace_interchange"].rows, widest=512)  # wider layers: at the end only
+FOLLOWED["subspace_interchange"] = replace(METRICS["subspace_interchange"], rows=NARROW)
+DERIVED = ["zero_norm", "zero_norm_pre", "interchange_percentile"]
+DERIVED += ["activation_change_centred", "activation_change_centred_pre"]
 CHANCE = {  # what is read against its value at chance: (measure, its value at chance, how)
     "side_selectivity_above_chance": ("side_selectivity", "side_selectivity_rotated", sub),
     "effect_selectivity_above_chance": ("effect_selectivity", "effect_selectivity_rotated", sub),
@@ -77,6 +85,10 @@ NAMES = {  # what tables and figures call them
     "side_selectivity": "side selectivity",
     "side_selectivity_above_chance": "selectivity minus chance (by variance)",
     "interaction": "interaction",
+    "purity": "purity of units",
+    "separation": "separation",
+    "alignment": "alignment",
+    "subspace_interchange": "subspace interchange",
     "interchange_error_over_chance": "interchange error / chance",
     "lesion_leak": "lesion leak",
     "weight_modularity": "weights: Newman's Q",
@@ -114,9 +126,7 @@ def measure_network(subject: Subject, metrics: dict[str, Metric] | None = None) 
     return table
 
 
-def measure(
-    run: Run, digits: data.Digits, pairs: int = PAIRS, copy: str = "trained"
-) -> pd.DataFrame:
+def measure(run: Run, splits: Splits, pairs: int = PAIRS, copy: str = "trained") -> pd.DataFrame:
     """Every registered measure of a network, a table with COLUMNS, on draws of its own from
     held-out digits.
 
@@ -125,7 +135,7 @@ def measure(
     each NaN, with that reason.
     """
     lookup({"trained": 0, "seen": 0, **calibration.COPIES, **COSTLY}, "copy", copy)
-    subject, note = _subject(run, digits, pairs)
+    subject, note = _subject(run, splits if copy != "seen" else (splits[0], splits[0]), pairs)
     if copy in calibration.COPIES:
         subject = replace(subject, network=calibration.COPIES[copy](run, subject))
     metrics = {"seen": {"score": METRICS["activation_change"]}, "clusterability": COSTLY}.get(copy)
@@ -133,28 +143,32 @@ def measure(
     return table.assign(copy="trained" if copy in COSTLY else copy)[COLUMNS]
 
 
-def measure_transfer(run: Run, splits: tuple[data.Digits, data.Digits]) -> pd.DataFrame:
+def measure_transfer(run: Run, splits: Splits) -> pd.DataFrame:
     """`transfer` of a network and of the same before its training (copy: untrained), a table with
     COLUMNS."""
     parts = []
     for copy, epochs in (("trained", None), ("untrained", 0)):
-        subject, note = _subject(run, splits[1], 20, epochs)
+        subject, note = _subject(run, splits, 20, epochs)
         rows = transfer.rows(subject.network, splits, subject.seed)
         parts.append(_table(run, subject, rows, note).assign(copy=copy))
     return pd.concat(parts)[COLUMNS]
 
 
 def measure_training(
-    run: Run, digits: data.Digits, pairs: int = 2000, epochs: tuple | None = None
+    run: Run, splits: Splits, pairs: int = 2000, epochs: tuple | None = None
 ) -> pd.DataFrame:
-    """A light set of measures through training, side `both`: before it, after those of `epochs`
+    """The measures in FOLLOWED through training, side `both`: before it, after those of `epochs`
     (None: all) of which the run has frames, and at the end. Columns: KEYS, epoch (so many are
     done), layer, place, side, measure, value (to six digits)."""
     moments = [
-        _table(run, subject, measure_network(subject, LIGHT), note).assign(epoch=epoch)
-        for epoch, subject, note in _moments(run, digits, pairs, epochs)
+        _table(run, subject, measure_network(subject, FOLLOWED), note).assign(epoch=epoch)
+        for epoch, subject, note in _moments(run, splits, pairs, epochs)
     ]
-    table = pd.concat(moments).query("side == 'both'").reset_index(drop=True)
+    table = (
+        pd.concat(moments)
+        .query("side == 'both' and measure not in @DERIVED")
+        .reset_index(drop=True)
+    )
     table["value"] = [float(f"{value:.6g}") for value in table["value"]]
     return table[[*KEYS, "epoch", "layer", "place", "side", "measure", "value"]]
 
@@ -167,13 +181,13 @@ def measure_group(settings: Settings, runs: list[Run]) -> dict[str, pd.DataFrame
     jobs = [
         ("measures", partial(measure_transfer, run, splits))
         if copy == "transfer"
-        else ("measures", partial(measure, run, splits[copy != "seen"], copy=copy))
+        else ("measures", partial(measure, run, splits, copy=copy))
         for run in runs
         for copy in copies
     ]
     if settings.frames:
         jobs += [
-            ("training", partial(measure_training, run, splits[1], epochs=epochs)) for run in runs
+            ("training", partial(measure_training, run, splits, epochs=epochs)) for run in runs
         ]
     label, tables = f"measuring {settings.arm} {settings.group}", {}
     with (
@@ -190,26 +204,26 @@ def measure_group(settings: Settings, runs: list[Run]) -> dict[str, pd.DataFrame
 
 
 def _subject(
-    run: Run, digits: data.Digits, pairs: int, epochs: int | None = None
+    run: Run, splits: Splits, pairs: int, epochs: int | None = None
 ) -> tuple[Subject, str]:
     """A network, and why it has no values if it diverged: then the untrained one stands in, for the
     names of rows."""
     seed, network = run.settings.seed, run.network(epochs)
-    draws = torch.from_numpy(data.evaluation_pairs(seed, pairs, len(digits)))
+    draws = torch.from_numpy(data.evaluation_pairs(seed, pairs, len(splits[1])))
     if all((weight.abs() <= HUGE).all() for weight in network.parameters()):
-        subject = Subject(network, digits, draws, seed)
+        subject = Subject(network, splits, draws, seed)
         if all((parts.energy <= HUGE**2).all() for parts in subject.anova.values()):
             return subject, ""
-    return Subject(run.network(0), digits, draws[:20], seed), DIVERGED
+    return Subject(run.network(0), splits, draws[:20], seed), DIVERGED
 
 
 def _moments(
-    run: Run, digits: data.Digits, pairs: int, epochs: tuple | None
+    run: Run, splits: Splits, pairs: int, epochs: tuple | None
 ) -> Iterator[tuple[int, Subject, str]]:
     for epoch in sorted(
         {0, run.settings.epochs, *(set(run.frames) & set(run.frames if epochs is None else epochs))}
     ):
-        yield epoch, *_subject(run, digits, pairs, epoch)
+        yield epoch, *_subject(run, splits, pairs, epoch)
 
 
 def _table(run: Run, subject: Subject, rows: list[dict], note: str) -> pd.DataFrame:

@@ -32,31 +32,37 @@ import torch
 from torch import Tensor
 
 from modvar_lib.data import halves
-from modvar_lib.metrics.subject import CHUNK, INF, NOTHING_VARIES, Property, Subject, sided, tidy
+from modvar_lib.metrics.subject import (
+    CHUNK,
+    INF,
+    NOTHING_VARIES,
+    Anova,
+    Property,
+    Subject,
+    sided,
+    tidy,
+)
 from modvar_lib.models import activations
 
 NAMES = {
     "post": ("activation_change", "zero_norm"),
     "pre": ("activation_change_pre", "zero_norm_pre"),
 }
-EXCHANGED = {
-    "left": [2, 1],
-    "right": [0, 3],
-}  # columns of a draw (left, right, another left, another right)
-SIDED_PARTS = {
-    "exchanged_share": 1,
-    "activation_change_centred": 2**0.5,
-    "activation_change_expected": 2**0.5,
-}  # bounds
-ALL_BUT_SCALE = ("permutation", "rotation", "swap")
+EXCHANGED = {"left": [2, 1], "right": [0, 3]}  # columns of a draw (left, right, another of each)
+OFFSET, *SIDED = PARTS = (
+    "offset_share",
+    "exchanged_share",
+    "activation_change_centred",
+    "activation_change_expected",
+)
 PROPERTIES = {
     "activation_change": Property(0, INF, ("permutation", "rotation")),
     "activation_change_pre": Property(0, INF, ("permutation",)),
     "zero_norm": Property(0, 1, ("permutation", "rescaling", "rotation")),
     "zero_norm_pre": Property(0, 1, ("permutation", "rescaling")),
     **{
-        name: Property(0, high, ALL_BUT_SCALE)
-        for name, high in {"offset_share": 1, **SIDED_PARTS}.items()
+        name: Property(0, high, ("permutation", "rotation", "swap"))
+        for name, high in zip(PARTS, (1, 1, 2**0.5, 2**0.5))
     },
 }
 
@@ -84,17 +90,14 @@ def rows(subject: Subject) -> list[dict]:
         table += sided(
             layer, dict(zip(NAMES[when], (means, undefined))), "the layer is silent on every pair"
         )
-    return table + score_parts(subject)
+    return table + score_parts(subject.anova)
 
 
-def score_parts(subject: Subject) -> list[dict]:
-    """Rows of what the score is made of, of every layer and of `pooled`."""
-    table = []
-    for name, group in [
-        *((layer, [layer]) for layer in subject.layers),
-        ("pooled", subject.layers[:-1]),
-    ]:
-        parts = [subject.anova[layer] for layer in group]
+def score_parts(anovas: dict[str, Anova], suffix: str = "") -> list[dict]:
+    """Rows of what the score is made of, of every layer and of `pooled`, the layers but the last."""
+    table, layers = [], list(anovas)
+    for name, group in [*((layer, [layer]) for layer in layers), ("pooled", layers[:-1])]:
+        parts = [anovas[layer] for layer in group]
         names = ("total", "energy", "left", "right", "interaction")
         total, energy, *served, interaction = (
             sum(float(getattr(part, n).sum()) for part in parts) for n in names
@@ -106,8 +109,9 @@ def score_parts(subject: Subject) -> list[dict]:
         ]
         centred = [(2 * share) ** 0.5 for share in shares]
         expected = [value * (1 - offset) ** 0.5 for value in centred]
-        table += tidy(name, {"offset_share": offset}, NOTHING_VARIES)
-        table += sided(name, dict(zip(SIDED_PARTS, (shares, centred, expected))), NOTHING_VARIES)
+        values = {f"{part}{suffix}": v for part, v in zip(SIDED, (shares, centred, expected))}
+        table += tidy(name, {f"{OFFSET}{suffix}": offset}, NOTHING_VARIES)
+        table += sided(name, values, NOTHING_VARIES)
     return table
 
 

@@ -16,18 +16,12 @@ reason, where nothing varies or the output does not depend on the layer. Sources
 gradient times deviation as a unit's effect: Molchanov et al., ICLR 2017, arXiv:1611.06440.
 """
 
-from contextlib import ExitStack
-from functools import partial
-
 import torch
 from torch import Tensor
 
-from modvar_lib.data import halves
-from modvar_lib.metrics.subject import NOTHING_VARIES, Property, Subject, anova, haar, tidy
-from modvar_lib.models import overwritten
+from modvar_lib.metrics.subject import NO_EFFECT, NOTHING_VARIES, Property, Subject, haar, tidy
 
 ROTATIONS, NEW_UNITS = 10, 128
-NO_EFFECT = "the output does not depend on this layer"
 PROPERTIES = {
     "effect_selectivity": Property(0, 1, ("permutation", "rescaling", "swap"), 1),
     "effect_selectivity_rotated": Property(0, 1, ("rescaling", "swap")),
@@ -37,9 +31,9 @@ PROPERTIES = {
 def rows(subject: Subject) -> list[dict]:
     """A row of both measures for every layer but the readout."""
     table = []
-    for layer, gradients in gradient_moments(subject).items():
+    for layer, gradients in subject.gradients.items():
         four, effect = subject.first[layer], gradients.diagonal()
-        parts = anova([{layer: four}])[layer]
+        parts = subject.first_anova[layer]
         live = effect * parts.total > 0
         value = weighted(effect, parts.left, parts.right, parts.interaction)
         chance = rotated(four[..., live].double(), gradients[live][:, live], subject.generator())
@@ -57,28 +51,6 @@ def weighted(effect: Tensor, left: Tensor, right: Tensor, interaction: Tensor) -
     return float(
         (effect * (left - right).abs()).sum() / (effect * (left + right + interaction)).sum()
     )
-
-
-def gradient_moments(subject: Subject) -> dict[str, Tensor]:
-    """E of the gradient ∂output/∂h times its transpose, summed over outputs: {layer: [U, U]},
-    float64, all but the readout."""
-    four, taps, moments = next(subject.quadruples()), {}, dict.fromkeys(subject.layers[:-1], 0.0)
-
-    def tap(layer: str, h: Tensor) -> Tensor:  # the activations that gradients are taken of
-        taps[layer] = h.requires_grad_()
-        return h
-
-    with torch.enable_grad(), ExitStack() as stack:
-        for layer in moments:
-            stack.enter_context(overwritten(subject.network, layer, partial(tap, layer)))
-        for pairs in four:
-            for output in subject.network(halves(subject.digits.images, pairs)).sum(0):
-                gradients = torch.autograd.grad(
-                    output, tuple(taps.values()), retain_graph=True, materialize_grads=True
-                )
-                for layer, gradient in zip(taps, gradients):
-                    moments[layer] = moments[layer] + gradient.double().T @ gradient.double()
-    return {layer: total / four[..., 0].numel() for layer, total in moments.items()}
 
 
 def rotated(four: Tensor, gradients: Tensor, generator: torch.Generator) -> float:

@@ -13,8 +13,9 @@ Computer Physics Communications 181 (2010), doi:10.1016/j.cpc.2009.09.018 (estim
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from math import isnan
 
 import torch
@@ -29,6 +30,7 @@ MIRRORED = [1, 0, 3, 2]  # left for right
 CHUNK, INF = 1000, float("inf")  # draws at a time; a bound
 PIXELS = "pixels"  # what comes before the first layer
 NOTHING_VARIES, NOT_AFFINE = "nothing varies in this layer", "not an affine map of the layer before"
+NO_EFFECT = "the output does not depend on this layer"
 NO_UNIT, ONE_SIDE = "no unit serves this side", "no unit serves one of the sides"
 
 
@@ -75,11 +77,11 @@ class Anova:
 
 @dataclass(frozen=True)
 class Subject:
-    """A network and what it is measured on. digits: the test split; draws: [N, 4] rows of it; seed:
-    of the random choices that measures make (shuffles, rotations, random sets)."""
+    """A network and what it is measured on. splits: training and test digits; draws: [N, 4] rows of
+    the test digits; seed: of the random choices that measures make (shuffles, rotations, sets)."""
 
     network: nn.Module
-    digits: data.Digits
+    splits: tuple[data.Digits, data.Digits]
     draws: Tensor
     seed: int = 0
 
@@ -87,18 +89,29 @@ class Subject:
         if not all(p.isfinite().all() for p in self.network.parameters()):
             raise InputError("network: got weights that are not finite; allowed: finite weights")
 
+    @property
+    def digits(self) -> data.Digits:
+        """The test digits."""
+        return self.splits[1]
+
     @torch.no_grad()
-    def activations(self, pairs: Tensor) -> dict[str, Tensor]:
-        """{layer: [..., U]} after the nonlinearity, for rows (left, right) of the digits, [...,
-        2]."""
-        _, seen = models.activations(
-            self.network, data.halves(self.digits.images, pairs.flatten(0, -2))
-        )
-        return {
-            layer: h.unflatten(0, pairs.shape[:-1])
-            for (layer, when), h in seen.items()
-            if when == "post"
-        }
+    def taps(self, pairs: Tensor, digits: data.Digits | None = None) -> dict:
+        """{(layer, "pre" | "post"): [..., U]} for rows (left, right), [..., 2], of test digits, or of
+        others."""
+        images = (digits or self.digits).images
+        _, seen = models.activations(self.network, data.halves(images, pairs.flatten(0, -2)))
+        return {tap: h.unflatten(0, pairs.shape[:-1]) for tap, h in seen.items()}
+
+    def activations(self, pairs: Tensor, digits: data.Digits | None = None) -> dict[str, Tensor]:
+        """{layer: [..., U]} after the nonlinearity; see `taps`."""
+        seen = self.taps(pairs, digits)
+        return {layer: h for (layer, when), h in seen.items() if when == "post"}
+
+    @torch.no_grad()
+    def answer(self, layer: str, values: Tensor, pictures: Tensor) -> Tensor:
+        """The network's answers [n, K] to pictures [n, 2, 28, 28] when the activations of a layer are
+        `values` [n, U] instead."""
+        return models.run_from(self.network, layer, values, pictures)
 
     def quadruples(self, count: int | None = None) -> Iterator[Tensor]:
         """Rows (left, right) of the four pairs, [4, n, 2], of the first `count` draws and their
@@ -108,10 +121,20 @@ class Subject:
             yield torch.stack([both[:, columns] for columns in FOUR])
 
     @cached_property
+    def first_taps(self) -> dict[tuple[str, str], Tensor]:
+        """{(layer, "pre" | "post"): [4, n, U]} on the first chunk of quadruples, for measures that
+        need no more draws than that."""
+        return self.taps(next(self.quadruples()))
+
+    @cached_property
     def first(self) -> dict[str, Tensor]:
-        """{layer: [4, n, U]} on the first chunk of quadruples, for measures that need no more draws
-        than that."""
-        return self.activations(next(self.quadruples()))
+        """{layer: [4, n, U]}: `first_taps` after the nonlinearity."""
+        return {layer: h for (layer, when), h in self.first_taps.items() if when == "post"}
+
+    @cached_property
+    def first_anova(self) -> dict[str, Anova]:
+        """Of every layer, over the first chunk."""
+        return anova([self.first])
 
     @cached_property
     def anova(self) -> dict[str, Anova]:
@@ -119,6 +142,40 @@ class Subject:
         return anova(
             self.activations(four) if i else self.first for i, four in enumerate(self.quadruples())
         )
+
+    @cached_property
+    def gradients(self) -> dict[str, Tensor]:
+        """E of the gradient ∂output/∂h times its transpose, over the first chunk and summed over
+        outputs: {layer: [U, U]}, float64, all but the readout."""
+        four, tapped, moments = next(self.quadruples()), {}, dict.fromkeys(self.layers[:-1], 0.0)
+
+        def tap(layer: str, h: Tensor) -> Tensor:  # the activations that gradients are taken of
+            tapped[layer] = h.requires_grad_()
+            return h
+
+        with torch.enable_grad(), ExitStack() as stack:
+            for layer in moments:
+                stack.enter_context(models.overwritten(self.network, layer, partial(tap, layer)))
+            for pairs in four:
+                for output in self.network(data.halves(self.digits.images, pairs)).sum(0):
+                    found = torch.autograd.grad(
+                        output, tuple(tapped.values()), retain_graph=True, materialize_grads=True
+                    )
+                    for layer, gradient in zip(tapped, found):
+                        moments[layer] = moments[layer] + gradient.double().T @ gradient.double()
+        return {layer: total / four[..., 0].numel() for layer, total in moments.items()}
+
+    def undefined(self, layer: str) -> str:
+        """Why nothing can be said of two sides in a layer; empty where something can."""
+        parts, weight = self.first_anova[layer], self.gradients[layer].diagonal()
+        if not parts.total.sum() > 1e-10 * parts.energy.sum():
+            return NOTHING_VARIES
+        sides = [
+            float((weight * (side + parts.interaction)).sum()) for side in (parts.left, parts.right)
+        ]
+        if not max(sides) > 0:
+            return NO_EFFECT
+        return "" if min(sides) > 1e-6 * max(sides) else "the layer ignores a side"
 
     @property
     def layers(self) -> list[str]:
