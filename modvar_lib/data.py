@@ -20,18 +20,8 @@ from torch import Tensor
 from modvar_lib.errors import InputError, command, lookup
 
 ROOT = Path(__file__).resolve().parents[1]
-DATASETS = dict.fromkeys(
-    ["MNIST", "FashionMNIST", "KMNIST"]
-)  # names of torchvision.datasets classes
-STREAMS = (
-    "weights",
-    "pairs",
-    "goals",
-    "evaluation",
-    "tables",
-    "measures",
-    "additive",
-)  # new ones go to the end
+STREAMS = ("weights", "pairs", "goals", "evaluation", "tables", "measures", "additive")
+STREAMS += ("onehot", "many")  # new ones go to the end
 
 
 def rng(stream: str, seed: int, index: int = 0) -> np.random.Generator:
@@ -61,12 +51,13 @@ def data_folder() -> Path:
 
 
 def files(dataset: str) -> list[Path]:
-    """The four .gz files of a data set, present and with the checksums that torchvision knows; else
-    one line of error."""
+    """The four .gz files of a data set, present and with the checksums that torchvision knows; none
+    of one that is made. Errors: InputError."""
     from torchvision import datasets
     from torchvision.datasets.utils import check_integrity
 
-    lookup(DATASETS, "dataset", dataset)
+    if lookup(DATASETS, "dataset", dataset):
+        return []  # it is made, not read
     raw = data_folder() / dataset / "raw"
     paths = []
     for name, md5 in getattr(datasets, dataset).resources:
@@ -84,12 +75,17 @@ def files(dataset: str) -> list[Path]:
 
 
 def checksums(dataset: str) -> dict[str, str]:
-    """SHA-256 of each file of a data set."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files(dataset)}
+    """SHA-256 of each file of a data set, or of the images of each split of one that is made."""
+    parts = {path.name: path.read_bytes() for path in files(dataset)}
+    if DATASETS[dataset]:
+        parts = dict(zip(("train", "test"), (split.images.numpy() for split in digits(dataset))))
+    return {name: hashlib.sha256(content).hexdigest() for name, content in parts.items()}
 
 
 def digits(dataset: str = "MNIST") -> tuple[Digits, Digits]:
     """The training and the test split. Only local files are read; none is fetched or written."""
+    if make := lookup(DATASETS, "dataset", dataset):
+        return make()
     arrays = {
         path.name.split("-")[0] + path.name.split("-")[1]: _idx(path) for path in files(dataset)
     }
@@ -108,6 +104,33 @@ def _idx(path: Path) -> np.ndarray:
     content = gzip.decompress(path.read_bytes())
     sizes = np.frombuffer(content, ">i4", count=content[3], offset=4)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(sizes).copy()
+
+
+def one_hot() -> tuple[Digits, Digits]:
+    """The data set OneHot, 60,000 and 10,000 pictures, always the same: digit d is a block of 10 x 4
+    pixels, 200 brighter than the rest, at the d-th of ten places, in two rows of five. Every pixel
+    has noise of its own, 0 to 32. The two splits share no noise.
+
+    >>> _, test = one_hot()
+    >>> picture = test.images[test.labels == 7][0].view(28, 28)
+    >>> (picture >= 200).nonzero().amin(0).tolist(), int((picture >= 200).sum())
+    ([16, 12], 40)
+    """
+    lit = np.zeros((10, 28, 28), np.uint8)
+    for digit in range(10):
+        top, left = 2 + 14 * (digit // 5), 1 + 5 * (digit % 5) + digit % 5 // 2
+        lit[digit, top : top + 10, left : left + 4] = 200
+    splits = []
+    for split, count in enumerate((60_000, 10_000)):
+        stream = rng("onehot", split)
+        labels = stream.integers(10, size=count)
+        images = stream.integers(33, size=(count, 28, 28), dtype=np.uint8) + lit[labels]
+        splits.append(Digits(torch.from_numpy(images).flatten(1), torch.from_numpy(labels)))
+    return tuple(splits)
+
+
+# Names of torchvision.datasets classes, whose files are read, and functions that make a data set
+DATASETS = {"MNIST": None, "FashionMNIST": None, "KMNIST": None, "OneHot": one_hot}
 
 
 def training_pairs(seed: int, epoch: int, count: int, digits_in_split: int = 60_000) -> np.ndarray:
@@ -150,7 +173,7 @@ def fetch(*names: str) -> None:
     from torchvision import datasets
 
     for name in names:
-        lookup(DATASETS, "dataset", name)
+        lookup({name: 0 for name, make in DATASETS.items() if not make}, "dataset", name)
         getattr(datasets, name)(data_folder(), download=True)
         print(f"{name} is in {data_folder() / name / 'raw'}")
 

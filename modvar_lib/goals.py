@@ -241,6 +241,15 @@ def both(epoch: int, seed: int, schedule: Schedule) -> Goal:
     return np.stack([linear(1, 0), linear(0, 1)], -1)
 
 
+@regime
+def many(epoch: int, seed: int, schedule: Schedule) -> Goal:
+    """Eight outputs a·x + b·y at once, a and b of each drawn as in `varying`: constant, and the digits
+    must be kept apart."""
+    top = schedule.max_coefficient
+    drawn = rng("many", seed).integers(-top, top, size=(8, 2))
+    return np.stack([linear(*pair) for pair in drawn + (drawn >= 0)], -1)
+
+
 @regime(restarts=True)
 def restarts(epoch: int, seed: int, schedule: Schedule) -> Goal:
     """x + y in every epoch; the optimiser starts afresh whenever `varying` would switch."""

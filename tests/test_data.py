@@ -114,3 +114,21 @@ def test_a_file_that_is_not_the_original_is_one_line_that_names_it(copy, name, h
         (copy / name).write_bytes(made[how] if how in made else gzip.decompress(content))
     with pytest.raises(InputError, match=rf"^dataset: .*{name} is (missing|damaged)"):
         data.files("MNIST")
+
+
+def test_one_hot_digits_are_blocks_at_ten_places_with_noise_of_their_own():
+    training, test = data.digits("OneHot")
+    assert (len(training), len(test)) == (60_000, 10_000)
+    assert data.checksums("OneHot") == data.checksums("OneHot")
+    lit = test.images >= 200
+    assert (lit.sum(1) == 40).all() and test.images.where(~lit, 0).max() == 32
+    places = [lit[test.labels == digit].unique(dim=0) for digit in range(10)]
+    assert all(len(place) == 1 for place in places) and torch.cat(places).sum(0).max() == 1
+    counts = torch.bincount(training.labels) / 6000
+    assert counts.min() > 0.95 and counts.max() < 1.05
+    assert len(torch.cat([training.images[:1000], test.images[:1000]]).unique(dim=0)) == 2000
+
+
+def test_one_hot_is_made_and_not_fetched():
+    with pytest.raises(InputError, match="dataset: got 'OneHot'; allowed: MNIST"):
+        data.fetch("OneHot")

@@ -79,7 +79,7 @@ def test_without_a_final_phase_the_last_epoch_is_a_draw():
     assert any(coefficients(goals.varying(99, seed, schedule)) != (1, 1) for seed in range(5))
 
 
-@pytest.mark.parametrize("name", sorted(set(REGIMES) - {"weighted", "both", "interaction"}))
+@pytest.mark.parametrize("name", sorted(set(REGIMES) - {"weighted", "both", "many", "interaction"}))
 def test_controls_end_on_the_sum_and_change_only_when_varying_may(name):
     tables = [REGIMES[name](epoch, 3, ORIGINAL) for epoch in range(100)]
     assert all(np.array_equal(table, SUM) for table in tables[90:])
@@ -197,3 +197,13 @@ def test_a_regime_of_ones_own_and_its_restarts(monkeypatch):
     assert np.array_equal(goals.goal("mine", 3, 2, ORIGINAL), linear(4, 2)) and mine.ends_on_the_sum
     assert np.array_equal(goals.goal("mine", 90, 2, ORIGINAL), SUM)
     assert goals.restart(20, "mine", ORIGINAL) and not goals.restart(21, "mine", ORIGINAL)
+
+
+def test_many_is_eight_linear_goals_of_a_seed_that_stay():
+    first, again, other = (
+        goals.goal("many", epoch, seed, ORIGINAL) for epoch, seed in ((0, 0), (99, 0), (0, 1))
+    )
+    assert goals.outputs(first) == 8 and np.array_equal(first, again)
+    pairs = [goals.coefficients(first[..., k]) for k in range(8)]
+    assert all(0 < abs(c) <= 8 for pair in pairs for c in pair) and len(set(pairs)) > 4
+    assert not np.array_equal(first, other)
