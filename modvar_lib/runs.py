@@ -8,8 +8,8 @@ provenance.json     git commit, versions, hardware, threads, seconds, checksums 
 frames.safetensors  where `frames` asked for them: weights from within training, "<epochs
                     done>/<name>", float16
 
-What is measured of the networks of a group goes to results/<study>/groups/<the same>/<first
-seed>-<last seed>/: see study.py.
+What is measured of the networks of a group, and their final weights, go to
+results/<study>/groups/<the same>/<first seed>-<last seed>/: see study.py.
 """
 
 import hashlib
@@ -20,15 +20,18 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor
@@ -181,16 +184,11 @@ def missing(settings: Settings) -> tuple[int, ...]:
 
 
 def save(networks: list[Trained]) -> list[Path]:
-    """Write networks aside, then rename them into place, so that each is complete or absent; their
-    folders."""
-    folders = {}
-    try:
-        for trained in networks:
-            path = run_folder(trained.settings)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _sweep(path)  # what a process that was killed left
-            folders[path] = aside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-            aside.chmod(0o755)
+    """Write networks, all or none, each whole or absent; their folders."""
+    folders = [run_folder(trained.settings) for trained in networks]
+    with ExitStack() as stack:
+        for trained, path in zip(networks, folders):
+            aside = stack.enter_context(whole(path))
             write(aside / "settings.json", _json(trained.settings.saved()))
             write_table(trained.history, aside / "history.csv")
             write(aside / "weights.safetensors", to_bytes(trained.weights))
@@ -202,19 +200,76 @@ def save(networks: list[Trained]) -> list[Path]:
             if frames:
                 write(aside / "frames.safetensors", to_bytes(frames))
             write(aside / "provenance.json", _json(provenance(trained)))
-        for path, aside in folders.items():
-            if path.exists():  # not removed in place: a kill would leave a part of it
-                path.rename(f"{aside}-old")
-            aside.rename(path)
+    return folders
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A folder to write into. It takes the place of `path` when all is well, and is deleted when not:
+    at any moment, also with several writers, what lies there was written by one of them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mine = f".{path.name}-{platform.node()}-"
+    for left in path.parent.glob(f"{mine}*"):
+        if not Path("/proc", left.name.removeprefix(mine).split("-")[0]).exists():
+            shutil.rmtree(left, ignore_errors=True)  # its process was killed
+    aside = Path(tempfile.mkdtemp(prefix=f"{mine}{os.getpid()}-", dir=path.parent))
+    aside.chmod(0o755)
+    try:
+        yield aside
+        for turn in count():
+            try:
+                aside.rename(path)
+                break
+            except OSError:  # something is there: not removed in place, a kill would leave a part
+                if not path.exists():
+                    raise
+                with suppress(FileNotFoundError):  # another writer did the same
+                    path.rename(f"{aside}-old{turn}")
     finally:
-        for path in folders:
-            _sweep(path)
-    return list(folders)
+        for left in path.parent.glob(f"{aside.name}*"):
+            shutil.rmtree(left, ignore_errors=True)
 
 
-def _sweep(path: Path) -> None:
-    for left in path.parent.glob(f".{path.name}-*"):
-        shutil.rmtree(left, ignore_errors=True)
+def save_group(settings: Settings, networks: list[Run], tables: dict[str, pd.DataFrame]) -> Path:
+    """Write a group, whole or not at all: its tables, to 8 significant digits, and the final weights
+    of its networks, float16; its folder."""
+    weights = {
+        f"{run.settings.seed}/{name}": weight.half()
+        for run in networks
+        for name, weight in run.weights.items()
+    }
+    with whole(group_folder(settings)) as aside:
+        for name, table in tables.items():
+            write_table(table, aside / f"{name}.csv", float_format="%.8g")
+        named = {"arm": settings.arm, "group": settings.group}
+        write(aside / "weights.safetensors", to_bytes(weights, metadata=named))
+    return group_folder(settings)
+
+
+def published(study: str) -> Iterator[Run]:
+    """Every network whose weights are kept with the tables of its group; of its training there is the
+    history, and no frames. Errors: InputError, for a file that is damaged or of other networks."""
+    for path in sorted((study_folder(study) / "groups").glob("*/*/weights.safetensors")):
+        arm, group = path.parts[-3:-1]
+        try:
+            with safe_open(path, "pt") as file:
+                if file.metadata() != {"arm": arm, "group": group}:
+                    raise ValueError(f"it is of {' '.join((file.metadata() or {}).values())}")
+                weights = {key: file.get_tensor(key) for key in file.keys()}
+            history = pd.read_csv(path.with_name("history.csv"))
+            rows = pd.read_csv(path.with_name("runs.csv")).to_dict("records")
+            for row in rows:
+                values = {name: row[name] for name in Settings().saved() if name in row}
+                settings = Settings.of_saved(values, study=study)
+                own = f"{settings.seed}/"
+                mine = {k.removeprefix(own): v for k, v in weights.items() if k.startswith(own)}
+                epochs = history[history["seed"] == settings.seed][training.COLUMNS]
+                run = Run(path.parent, settings, epochs.reset_index(drop=True), mine, row)
+                run.network()
+                yield run
+        except (ValueError, KeyError, OSError, RuntimeError, SafetensorError) as error:
+            why = (str(error) or type(error).__name__).splitlines()[0]
+            raise InputError(f"study: {path} cannot be used ({why}); restore the group") from None
 
 
 def load(path: Path, study: str = "original") -> Run:

@@ -3,6 +3,7 @@ file when it is not."""
 
 import json
 import os
+import platform
 import re
 import shutil
 import struct
@@ -14,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
 from modvar_lib import goals, models, runs, study, training
@@ -117,6 +119,9 @@ def test_a_finished_group_is_not_trained_again(saved, untouched):
     ] == [0, 1]
 
 
+LEFT = f"{platform.node()}-{2**22 + 1}-abc"  # by a process that is no more: no number is as high
+
+
 def test_a_group_that_was_killed_ends_in_the_same_bits(saved, results, monkeypatch):
     """Killed while training: nothing is there. While writing: half a folder beside those that are
     whole."""
@@ -128,7 +133,7 @@ def test_a_group_that_was_killed_ends_in_the_same_bits(saved, results, monkeypat
     runs.complete(settings)
     whole = [learnt(path) for path in paths]
     stamp = (paths[0] / "weights.safetensors").stat().st_mtime_ns
-    aside = paths[1].with_name(".seed-001-abc")
+    aside = paths[1].with_name(f".seed-001-{LEFT}")
     paths[1].rename(aside)
     (aside / "weights.safetensors").write_bytes(b"half")
     runs.complete(settings)
@@ -152,7 +157,7 @@ def test_a_killed_training_leaves_nothing_to_the_next(toy, splits, results):
         training.train(toy(learning_rate=0.05, frames=2), splits),
         runs.run_folder(second),
     )
-    for half in (path, path.with_name(f".{path.name}-abc")):
+    for half in (path, path.with_name(f".{path.name}-{LEFT}")):
         runs.write(
             half / "frames.safetensors", to_bytes({f"1/{k}": v for k, v in other.frames[1].items()})
         )
@@ -354,3 +359,70 @@ def test_ones_own_code_is_not_called_damage(results, toy, splits, monkeypatch):
         match=r"^run: .*cannot be used \(regime: got 'mine'.*; if that is of your own, set MODVAR_OWN to",
     ):
         runs.load(run.path, "toy")
+
+
+def test_a_group_keeps_the_final_weights_of_its_networks(saved):
+    settings, _, _ = saved
+    networks = runs.complete(settings)
+    folder = runs.save_group(settings, networks, runs.tables(networks))
+    kept = list(runs.published(settings.study))
+    assert [run.settings.saved() for run in kept] == [run.settings.saved() for run in networks]
+    for run, network in zip(kept, networks):
+        for name, weight in network.weights.items():
+            assert torch.equal(run.weights[name], weight.half())
+        assert run.history.shape == network.history.shape and not run.frames
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(ZeroDivisionError), runs.whole(folder) as aside:
+        runs.write(aside / "runs.csv", b"half")
+        1 / 0  # noqa: B018
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert os.listdir(folder.parent) == [folder.name]
+
+
+def of_another_arm(path):
+    path.parent.rename(path.parent.with_name("000-007"))
+    return path.parent.with_name("000-007") / path.name
+
+
+def of_another_shape(path):
+    weights = {key: value[:1] for key, value in load_file(path).items()}
+    runs.write(path, to_bytes(weights, {"arm": path.parts[-3], "group": path.parts[-2]}))
+
+
+@pytest.mark.parametrize(
+    "damage, why",
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-100]), "weights.safetensors cannot"),
+        (lambda path: path.write_bytes(b""), "weights.safetensors cannot"),
+        (of_another_arm, "it is of MNIST-mlp-varying 000-001"),
+        (of_another_shape, "size mismatch|Error"),
+        (lambda path: path.with_name("runs.csv").unlink(), "No such file"),
+    ],
+)
+def test_damaged_weights_of_a_group_are_one_line(saved, damage, why):
+    settings, _, _ = saved
+    networks = runs.complete(settings)
+    folder = runs.save_group(settings, networks, runs.tables(networks))
+    damage(folder / "weights.safetensors")
+    with pytest.raises(InputError, match=why) as error:
+        list(runs.published(settings.study))
+    assert len(str(error.value).splitlines()) == 1
+
+
+WRITER = """import sys
+from pathlib import Path
+from modvar_lib import runs
+for _ in range(40):
+    with runs.whole(Path(sys.argv[1])) as aside:
+        for name in "abc":
+            (aside / name).write_text(sys.argv[2])
+"""
+
+
+def test_two_writers_of_one_folder_leave_a_whole_one(tmp_path):
+    words = [sys.executable, "-c", WRITER, str(tmp_path / "group")]
+    writers = [subprocess.Popen([*words, name]) for name in ("first", "second")]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert os.listdir(tmp_path) == ["group"]
+    assert len({path.read_text() for path in (tmp_path / "group").iterdir()}) == 1
+    assert sorted(os.listdir(tmp_path / "group")) == ["a", "b", "c"]
