@@ -1,11 +1,13 @@
-"""A study as a graph of papermill runs: train and measure groups of networks, analyse them, build the book.
+"""A study as a graph of papermill runs: train and measure groups of networks, analyse them, build
+the book.
 
-$MODVAR_CONFIG names the config file. A group whose tables are there is done; an analysis, when its stamp is there, named after groups
-and notebook, and all that it lists, which the analysis wrote. No file's time counts: a fresh clone has nothing to do."""
+$MODVAR_CONFIG names the config file. A group whose tables are there is done, and no part of the graph:
+what is published is never deleted to be made again. An analysis is done when its stamp holds the digest
+of what it reads, and all that it wrote is there. No file's time counts: a fresh clone has nothing to do.
+"""
 
 import os
 import shlex
-from hashlib import sha256
 from pathlib import Path
 
 from modvar_lib import notebook, runs, study
@@ -21,8 +23,6 @@ STUDY = os.path.relpath(runs.study_folder(CONFIG.study))
 EXECUTED = f"{STUDY}/notebooks"
 CLEAN = "nbstripout --keep-output --keep-count --extra-keys 'metadata.widgets metadata.papermill cell.metadata.papermill metadata.language_info.version'"
 GROUPS = {(group.arm, group.group): group for group in CONFIG.groups}
-ALONE = {"01_data": CONFIG.groups[0].dataset, "11_positive_control": ""}  # what is read by those that read no groups
-TABLES = [f"{STUDY}/groups/{arm}/{span}/{name}.csv" for arm, span in GROUPS for name in ("runs", "history", "measures")]
 
 
 def execute(name, parameters, group=""):
@@ -44,36 +44,44 @@ def analyse(name):
     return f"{execute(name, parameters)}; {CLEAN} {shlex.quote(f'{EXECUTED}/{name}.ipynb')}"
 
 
-def stamp(name):
-    of = ALONE[name] if name in ALONE else (sorted(GROUPS), Path("config/primary.yaml").read_bytes())
-    digest = sha256(str(of).encode() + Path(f"notebooks/{name}.ipynb").read_bytes()).hexdigest()
-    return f"{STUDY}/done/{name}-{digest[:12]}"
+def is_done(name):
+    """Whether an analysis' stamp, its digest and then the files that it wrote, is still true."""
+    path = Path(STUDY, "done", name)
+    digest, *written = path.read_text().splitlines() if path.is_file() else [""]
+    current = name in runs.ALONE or not MEASURED
+    return current and digest == runs.digest(CONFIG.study, name) and all(map(os.path.exists, written))
 
 
-STAMPS = {name: stamp(name) for name in ("01_data", *CONFIG.notebooks)}
-for path in map(Path, STAMPS.values()):  # it says what the analysis wrote: where some of that was deleted, it is not done
-    if path.is_file() and not all(map(os.path.exists, path.read_text().splitlines())):
-        path.unlink()
+try:  # a file for each group that is still to be trained or measured
+    MEASURED = [f"{STUDY}/runs/{one.arm}/measured-{one.group}" for one in CONFIG.groups if runs.lacks(one)]
+except InputError as error:
+    raise WorkflowError(str(error))
+ANALYSES = ["01_data", *CONFIG.notebooks]
+for path in (*MEASURED, *(f"{STUDY}/done/{name}" for name in ANALYSES if not is_done(name))):
+    Path(path).unlink(missing_ok=True)
+STAMPS = [f"{STUDY}/done/{name}" for name in ANALYSES]
 
 rule all:
-    input: TABLES, STAMPS.values(), f"{STUDY}/book/index.html"
+    input: MEASURED, STAMPS, f"{STUDY}/book/index.html"
 
 rule group:
-    output: [f"{STUDY}/groups/{{arm}}/{{span}}/{name}.csv" for name in ("runs", "history", "measures")]
+    output: touch(f"{STUDY}/runs/{{arm}}/measured-{{span}}")
     log: [f"{EXECUTED}/{name}-{{arm}}-{{span}}.ipynb" for name in ("02_train", "03_metric")]
     params: lambda w: train_and_measure(w.arm, w.span)
     threads: workflow.cores
     shell: "{params[0]}"
 
 rule analysis:
-    input: lambda w: [ancient(path) for path in ([] if w.name in ALONE else TABLES)]
-    output: f"{STUDY}/done/{{name}}-{{digest}}"
+    input: lambda w: [] if w.name in runs.ALONE else MEASURED
+    output: f"{STUDY}/done/{{name}}"
     params: lambda w: analyse(w.name)
+    priority: 1  # those whose inputs are there come before any training
     shell:
-        "rm -f {STUDY:q}/done/{wildcards.name}-*; mkdir -p {EXECUTED:q}; touch {output:q}-; "
-        "export MODVAR_WRITTEN={output:q}-; {params[0]}; mv {output:q}- {output:q}"
+        "mkdir -p {EXECUTED:q}; : > {output:q}-; export MODVAR_WRITTEN={output:q}-; {params[0]}; "
+        "{{ python -m modvar_lib.runs {CONFIG.study:q} {wildcards.name}; sort -u {output:q}-; }} > {output:q}+; "
+        "rm {output:q}-; mv {output:q}+ {output:q}"
 
 rule book:
-    input: STAMPS.values(), "book/build.py", "book/conf.py", "book/index.md"
+    input: STAMPS, "book/build.py", "book/conf.py", "book/index.md"
     output: f"{STUDY}/book/index.html"
     shell: "python book/build.py {CONFIG.study:q}"

@@ -19,6 +19,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -37,7 +38,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from modvar_lib import data, goals, models, training
-from modvar_lib.errors import InputError
+from modvar_lib.errors import InputError, command
 from modvar_lib.settings import Settings
 from modvar_lib.training import Trained
 
@@ -49,6 +50,13 @@ KEYS = [
     "seed",
 ]  # the columns that name a network in every table
 FILES = ("settings.json", "history.csv", "weights.safetensors", "provenance.json")
+TABLES = (
+    "runs.csv",
+    "history.csv",
+    "measures.csv",
+    "training.csv",
+)  # of a group; the last with frames
+ALONE = ("01_data", "11_positive_control")  # analyses that read no groups
 
 
 @dataclass(frozen=True)
@@ -173,6 +181,33 @@ def _unpublished(settings: Settings, seeds: tuple[int, ...]) -> None:
             raise InputError(
                 f"study: {path.parent} has seed {min(twice)} already; allowed: another study, or delete that folder"
             )
+
+
+def lacks(settings: Settings) -> list[str]:
+    """The tables that a group still lacks: none of a whole one. Errors: InputError where a part of them
+    is there and its networks are not, so that only training others could bring the rest."""
+    folder, names = group_folder(settings), TABLES[: None if settings.frames else -1]
+    absent = [name for name in names if not (folder / name).is_file()]
+    if 0 < len(absent) < len(names) and missing(settings):
+        raise InputError(
+            f"study: {folder} lacks {', '.join(absent)}, and its networks are not here to be measured "
+            "again; restore the file, or delete the folder to train the group anew"
+        )
+    return absent
+
+
+def digest(study: str, notebook: str) -> str:
+    """Of what an analysis depends on: the notebook, the library's analysis shelf, what is declared, and
+    the tables of all groups. SHA-256, 64 letters."""
+    paths = [data.ROOT / "notebooks" / f"{notebook}.ipynb", data.ROOT / "config" / "primary.yaml"]
+    paths += sorted((data.ROOT / "modvar_lib" / "analysis").glob("*.py"))
+    if notebook not in ALONE:
+        paths += sorted((study_folder(study) / "groups").glob("*/*/*.csv"))
+    whole = hashlib.sha256()
+    for path in paths:
+        whole.update(f"{path.parent.parent.name}/{path.parent.name}/{path.name}".encode())
+        whole.update(hashlib.sha256(path.read_bytes()).digest())
+    return whole.hexdigest()
 
 
 def missing(settings: Settings) -> tuple[int, ...]:
@@ -398,3 +433,7 @@ def tables(networks: list[Run]) -> dict[str, pd.DataFrame]:
 
 def _json(value: dict) -> bytes:
     return f"{json.dumps(value, indent=2)}\n".encode()
+
+
+if __name__ == "__main__":  # python -m modvar_lib.runs STUDY NOTEBOOK
+    command(lambda: print(digest(*sys.argv[1:])))
