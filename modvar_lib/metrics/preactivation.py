@@ -58,7 +58,9 @@ def rows(subject: Subject) -> list[dict]:
             values = rare, float(on.mean()), float(before[layer][0].double().mean())
         centred = after.double() - after.double().mean(0)
         spread = centred.T @ centred
-        dimensions = float(spread.trace() ** 2 / spread.square().sum())
+        dimensions = float("nan")
+        if spread.trace() > 1e-10 * after.double().square().sum():
+            dimensions = float(spread.trace() ** 2 / spread.square().sum())
         table += tidy(layer, dict(zip(ACTIVITY, values)), LINEAR)
         table += tidy(layer, {"effective_dimensions": dimensions}, NOTHING_VARIES)
     return table

@@ -28,7 +28,8 @@ def rows(subject: Subject) -> list[dict]:
         total, lead = (weight * parts.total).sum(), weight * (parts.left - parts.right)
         left, right = (float(side.clamp(min=0).sum() / total) for side in (lead, -lead))
         undefined, balance = subject.undefined(layer), left - right
-        purity = float("nan") if undefined else 2 * min(left, right) / (1 - abs(balance))
-        values = {"purity": purity, "effect_balance": balance}
-        table += tidy(layer, values, undefined)
+        values = [float("nan")] * 2
+        if not undefined:
+            values = [2 * min(left, right) / (1 - abs(balance)), balance]
+        table += tidy(layer, dict(zip(PROPERTIES, values)), undefined)
     return table
