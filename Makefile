@@ -29,7 +29,7 @@ smoke: export MODVAR_CONFIG := config/smoke.yaml
 reproduce paper smoke: $(call ready,run book) $(if $(filter default,$(PROFILE)),,$(call ready,cluster))
 	@profile="profiles/$$PROFILE"; \
 	test -f "$$profile/config.yaml" || { echo "PROFILE: got '$$PROFILE'; allowed:" $$(cd profiles && echo *); exit 1; }; \
-	folder="$$(python -m modvar_lib.study "$$MODVAR_CONFIG")"; study="$$(basename "$$folder")"; results="$$(dirname "$$folder")"; slurm=(); \
+	folder="$$(python -m modvar_lib.config "$$MODVAR_CONFIG")"; study="$$(basename "$$folder")"; results="$$(dirname "$$folder")"; slurm=(); \
 	echo "Study $$study from $$MODVAR_CONFIG: groups whose tables are there are kept, the others trained. Everything goes to $$folder/"; \
 	test "$$PROFILE" = default || slurm=(--slurm-logdir "$$folder/slurm"); \
 	mkdir -p "$$results"; exec 9>> "$$results/.$$study.lock"; \
@@ -40,7 +40,7 @@ reproduce paper smoke: $(call ready,run book) $(if $(filter default,$(PROFILE)),
 	echo "         $$folder/groups/ and *.csv  the tables;  notebooks/  as executed;  runs/  every network trained here"
 
 book: $(call ready,run book)
-	@folder="$$STUDY"; test "$$folder" || folder="$$(basename "$$(python -m modvar_lib.study "$$MODVAR_CONFIG")")"; \
+	@folder="$$STUDY"; test "$$folder" || folder="$$(basename "$$(python -m modvar_lib.config "$$MODVAR_CONFIG")")"; \
 	python book/build.py "$$folder"
 
 test: $(call ready,run test)

@@ -10,12 +10,13 @@ import os
 import shlex
 from pathlib import Path
 
-from modvar_lib import notebook, runs, study
+from modvar_lib import notebook, runs
+from modvar_lib.config import read_config
 from modvar_lib.errors import InputError
 
 try:
     notebook.own_code()
-    CONFIG = study.read_config(os.environ.get("MODVAR_CONFIG") or "config/original.yaml")
+    CONFIG = read_config(os.environ.get("MODVAR_CONFIG") or "config/original.yaml")
 except InputError as error:
     raise WorkflowError(str(error))
 

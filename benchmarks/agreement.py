@@ -16,7 +16,8 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from modvar_lib import data, metrics, models, study, training
+from modvar_lib import data, metrics, models, training
+from modvar_lib.analysis import study
 from modvar_lib.settings import Settings
 
 PRIMARY = study.primary()

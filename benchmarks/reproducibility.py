@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from modvar_lib import data, study, training
+from modvar_lib import data, training
+from modvar_lib.analysis import study
 from modvar_lib.settings import Settings
 
 LOSSES = ["train_mse", "test_mse", "sum_mse"]

@@ -89,7 +89,11 @@ def tables(groups: int, size: int, folder: Path) -> dict:
             part, results / "scaling" / "groups" / "MNIST-mlp-fixed" / f"{i:03d}" / "measures.csv"
         )
     return spent(
-        [sys.executable, "-c", "from modvar_lib import study; study.table('scaling', 'measures')"],
+        [
+            sys.executable,
+            "-c",
+            "from modvar_lib.analysis import study; study.table('scaling', 'measures')",
+        ],
         results,
     )
 

@@ -49,6 +49,7 @@ KEYS = [
     "variant",
     "seed",
 ]  # the columns that name a network in every table
+TEXT = {*KEYS[:-1], "copy", "layer", "place", "side", "measure", "note"}  # columns with text
 FILES = ("settings.json", "history.csv", "weights.safetensors", "provenance.json")
 TABLES = (
     "runs.csv",
@@ -433,6 +434,40 @@ def tables(networks: list[Run]) -> dict[str, pd.DataFrame]:
 
 def _json(value: dict) -> bytes:
     return f"{json.dumps(value, indent=2)}\n".encode()
+
+
+def read_table(path: Path, needed: list[str]) -> pd.DataFrame:
+    try:
+        part = pd.read_csv(
+            path,
+            dtype={name: str for name in TEXT},
+            keep_default_na=False,
+            na_values=[""],
+            low_memory=False,
+        )
+        if absent := [name for name in needed if name not in part]:
+            raise ValueError(f"it has no column {absent[0]}")
+        texts = [
+            name
+            for name in needed
+            if name not in TEXT and not pd.api.types.is_numeric_dtype(part[name])
+        ]
+        if texts:
+            raise ValueError(f"{texts[0]} has text where numbers belong")
+        if not path.read_bytes().endswith(b"\n"):
+            raise ValueError("its last line is cut short")
+        names = [
+            "-".join(arm).removesuffix("-default")
+            for arm in part[KEYS[:-1]].astype(str).drop_duplicates().to_numpy()
+        ]
+        if names != [path.parent.parent.name] or not re.fullmatch(r"[\w.-]+", names[0]):
+            raise ValueError(f"it is of {' and '.join(names) or 'no network'}")
+    except (ValueError, OSError) as error:
+        why = str(error).splitlines()[0]
+        raise InputError(
+            f"study: {path} is damaged ({why}); delete it and measure its networks again"
+        ) from None
+    return part.fillna({"note": ""})
 
 
 if __name__ == "__main__":  # python -m modvar_lib.runs STUDY NOTEBOOK

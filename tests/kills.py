@@ -24,7 +24,7 @@ import psutil
 import yaml
 
 from modvar_lib import data, runs, training
-from modvar_lib import study as studies
+from modvar_lib.analysis import study as studies
 from modvar_lib.settings import Settings
 
 SIZES = {"epochs": 8, "period": 2, "final_epochs": 2, "pairs_per_epoch": 6000, "device": "cpu"}

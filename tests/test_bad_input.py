@@ -25,9 +25,10 @@ from modvar_lib import (
     notebook,
     runs,
     settings,
-    study,
     training,
 )
+from modvar_lib.analysis import study
+from modvar_lib.config import read_config
 from modvar_lib.errors import InputError, command, one_line
 from modvar_lib.metrics.subject import Subject
 from modvar_lib.settings import Settings
@@ -78,7 +79,7 @@ def test_of_a_parameter(name, value, allowed):
     for make in (
         Settings,
         notebook.settings,
-        lambda **values: study.read_config({**values, "group_size": 1}),
+        lambda **values: read_config({**values, "group_size": 1}),
     ):
         with pytest.raises(InputError) as caught:
             make(**{name: value})
@@ -142,7 +143,7 @@ CONFIGS = [
 @pytest.mark.parametrize(("config", "start"), CONFIGS, ids=[start[:40] for _, start in CONFIGS])
 def test_of_a_config(config, start):
     with pytest.raises(InputError) as caught:
-        study.read_config(config)
+        read_config(config)
     assert (
         str(caught.value).startswith(start)
         and "; allowed: " in str(caught.value)
@@ -169,7 +170,7 @@ TEXTS = [
 def test_of_a_config_file(tmp_path, text):
     (tmp_path / "c.yaml").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(InputError) as caught:
-        study.read_config(tmp_path / "c.yaml")
+        read_config(tmp_path / "c.yaml")
     assert "\n" not in str(caught.value)
 
 
@@ -343,7 +344,11 @@ COMMANDS = [  # as a user types them, and a part of the one line
         ["-p", "epochs", "10", "-p", "final_epochs", "10", "-p", "regime", "varying"],
         "final_epochs: got 10; allowed: ",
     ),
-    (["-m", "modvar_lib.study", "config/papr.yaml"], [], "config: config/papr.yaml cannot be read"),
+    (
+        ["-m", "modvar_lib.config", "config/papr.yaml"],
+        [],
+        "config: config/papr.yaml cannot be read",
+    ),
     (["-m", "modvar_lib.data", "SVHN"], [], "dataset: got 'SVHN'; allowed: MNIST"),
 ]
 

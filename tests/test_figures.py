@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
-from modvar_lib import figures
+from modvar_lib.analysis import figures
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,8 @@ import torch
 import yaml
 from conftest import TOY
 
-from modvar_lib import data, runs, study, training
+from modvar_lib import data, runs, training
+from modvar_lib.analysis import study
 from modvar_lib.settings import Settings
 
 CONFIG = {

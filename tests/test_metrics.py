@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from modvar_lib import data, goals, metrics, models, runs, study, training
+from modvar_lib import data, goals, metrics, models, runs, training
+from modvar_lib.analysis import study
 from modvar_lib.metrics import activation_change, transfer
 from modvar_lib.metrics.activation_change import score
 from modvar_lib.metrics.subject import Subject, anova

@@ -10,7 +10,8 @@ import nbformat
 import pytest
 from reference.make import REFERENCES
 
-from modvar_lib import data, goals, models, notebook, study
+from modvar_lib import data, goals, models, notebook
+from modvar_lib.config import read_config
 from modvar_lib.settings import Settings
 
 SOURCES = sorted((data.ROOT / "notebooks").glob("*.ipynb"))
@@ -155,7 +156,7 @@ def test_every_notebook_is_executed_by_some_test():
         *REFERENCES,
         "02_train",
         "03_metric",
-        *study.read_config(data.ROOT / "config" / "paper.yaml").notebooks,
+        *read_config(data.ROOT / "config" / "paper.yaml").notebooks,
     }
     assert {path.stem for path in (HERE / "reference").glob("*.ipynb")} == set(REFERENCES)
 

@@ -175,7 +175,8 @@ def watch(event, args):
 
 sys.addaudithook(watch)
 from functools import partial
-from modvar_lib import data, figures, metrics, runs, statistics, study
+from modvar_lib import data, metrics, runs
+from modvar_lib.analysis import figures, statistics, study
 from modvar_lib.settings import Settings
 
 settings = Settings(study="offline", architecture="summed", epochs=1, pairs_per_epoch=128, device="cpu")

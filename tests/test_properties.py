@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modvar_lib import goals, runs, study, training
+from modvar_lib import goals, runs, training
+from modvar_lib.analysis import study
+from modvar_lib.config import read_config
 from modvar_lib.errors import InputError
 from modvar_lib.settings import Settings, parse_seeds
 
@@ -58,7 +60,7 @@ CONFIG_NAMES = NAMES | st.sampled_from(["arms", "group_size", "notebooks"])
 )
 def test_any_config_is_a_study_or_one_line(config):
     try:
-        found = study.read_config(config)
+        found = read_config(config)
     except InputError as error:
         assert len(str(error).splitlines()) == 1
     else:

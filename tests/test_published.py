@@ -25,12 +25,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from modvar_lib import data, explorer, figures, goals, metrics, runs, study, training
+from modvar_lib import data, explorer, goals, metrics, runs, training
+from modvar_lib.analysis import figures, study
+from modvar_lib.config import read_config
 from modvar_lib.settings import Settings
 
 STUDY = "paper"
 TABLES, FIGURES = data.ROOT / "results" / STUDY, data.ROOT / "figures" / STUDY
-CONFIG = study.read_config(data.ROOT / "config" / f"{STUDY}.yaml")
+CONFIG = read_config(data.ROOT / "config" / f"{STUDY}.yaml")
 LONG = "11_positive_control"  # minutes, and of no network
 ANALYSES = [
     name for name in CONFIG.notebooks if name not in ("09_explore", LONG)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from modvar_lib import readings
+from modvar_lib.analysis import readings
 
 
 @pytest.fixture(scope="module")

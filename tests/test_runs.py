@@ -18,7 +18,9 @@ import torch
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
-from modvar_lib import goals, models, runs, study, training
+from modvar_lib import goals, models, runs, training
+from modvar_lib.analysis import study
+from modvar_lib.config import read_config
 from modvar_lib.errors import InputError
 
 
@@ -204,7 +206,7 @@ def test_a_link_out_of_a_study_is_one_line_and_nothing_is_touched(
         lambda: study.write(pd.DataFrame([1]), "toy", "x.csv"),
         lambda: runs.paths("toy"),
     ]
-    for call in (*calls, lambda: study.read_config(config), lambda: runs.complete(saved[0])):
+    for call in (*calls, lambda: read_config(config), lambda: runs.complete(saved[0])):
         with pytest.raises(
             InputError, match=rf"^study: {re.escape(str(link))} is a link out of .*; allowed: "
         ):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from modvar_lib import data, study
+from modvar_lib import data
+from modvar_lib.config import read_config
 
 PROFILE = yaml.safe_load((data.ROOT / "profiles" / "slurm" / "config.yaml").read_text())
 
@@ -31,7 +32,7 @@ def test_every_job_gets_its_resources(results):
         jobs.setdefault(rule, []).append({name: int(number) for name, number in numbers})
     named, defaults = PROFILE["set-resources"], PROFILE["default-resources"]
     assert set(jobs) == {"all", "group", *named}
-    assert len(jobs["group"]) == len(study.read_config(data.ROOT / "config" / "smoke.yaml").groups)
+    assert len(jobs["group"]) == len(read_config(data.ROOT / "config" / "smoke.yaml").groups)
     for rule, resources in (
         (rule, one) for rule, several in jobs.items() for one in several if rule != "all"
     ):

@@ -4,7 +4,7 @@ import pytest
 from scipy import stats
 
 from modvar_lib import metrics
-from modvar_lib.statistics import (
+from modvar_lib.analysis.statistics import (
     at_equal_error,
     describe,
     differences,

@@ -4,7 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from modvar_lib import data, runs, study
+from modvar_lib import data, runs
+from modvar_lib.analysis import study
+from modvar_lib.config import read_config
 from modvar_lib.errors import InputError
 from modvar_lib.settings import Settings
 
@@ -20,7 +22,7 @@ CONFIG = {
 
 def test_groups_of_a_config():
     """Lists are crossed, arms come on top, seeds are cut into groups in order."""
-    config = study.read_config(CONFIG)
+    config = read_config(CONFIG)
     assert config.study == "tiny" and config.notebooks == ["04_analysis"]
     assert [(one.arm, one.group) for one in config.groups] == [
         (f"MNIST-mlp-{regime}{variant}", group)
@@ -38,7 +40,7 @@ def test_groups_of_a_config():
 )
 def test_the_projects_configs_are_studies(path):
     if path.stem != "primary":
-        config = study.read_config(path)
+        config = read_config(path)
         assert (
             config.study in (path.stem, "original") and len({one.arm for one in config.groups}) >= 2
         )
@@ -288,11 +290,11 @@ def test_what_was_declared_in_advance_is_there():
 
 def test_a_finished_group_with_other_seeds_or_settings_is_one_line(results):
     group = {"study": "toy", "seeds": "0-2", "group_size": 3}
-    (asked,) = study.read_config(group).groups
+    (asked,) = read_config(group).groups
     networks = pd.DataFrame([run.saved() for run in asked.runs()])
     runs.write_table(networks, runs.group_folder(asked) / "runs.csv")
-    assert study.read_config(group).groups == [asked]
+    assert read_config(group).groups == [asked]
     with pytest.raises(ValueError, match=r"seeds: got 000-002, but the networks of .* are 0, 1, 2"):
-        study.read_config(group | {"seeds": [0, 2]})
+        read_config(group | {"seeds": [0, 2]})
     with pytest.raises(ValueError, match=r"epochs: got 50, but the networks of .* have 100"):
-        study.read_config(group | {"epochs": 50, "final_epochs": 10})
+        read_config(group | {"epochs": 50, "final_epochs": 10})

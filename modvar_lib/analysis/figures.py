@@ -19,7 +19,7 @@ import seaborn as sns
 from IPython.display import display
 
 from modvar_lib import data, runs
-from modvar_lib.study import select
+from modvar_lib.analysis.study import select
 
 COLOURS = [
     "#0072B2",

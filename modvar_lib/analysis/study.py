@@ -1,5 +1,4 @@
-"""A study: a config file says which networks; their tables lie in groups, and analyses read them
-all as one.
+"""The tables of a study: they lie in groups, and analyses read them all as one.
 
 A group is the seeds of one arm that one job trains (02_train) and measures (03_metric). It leaves,
 in results/<study>/groups/<arm>/<first seed>-<last seed>/, a few tidy tables, each with the columns
@@ -12,18 +11,11 @@ measures.csv  a row per layer, side and measure; `copy`: the network itself (tra
 training.csv  where `frames` asked for it: measures at moments within training
 """
 
-import os
-import re
-import sys
-from dataclasses import dataclass
-from itertools import product
-from pathlib import Path
-
 import pandas as pd
 import yaml
 
 from modvar_lib import data, runs
-from modvar_lib.errors import InputError, command, lookup
+from modvar_lib.errors import InputError, lookup
 from modvar_lib.runs import KEYS, study_folder
 from modvar_lib.settings import Settings
 
@@ -33,117 +25,6 @@ TABLES = {  # name: columns that tell its rows apart, and others that it must ha
     "measures": ([*KEYS, "copy", "layer", "side", "measure"], ["place", "value", "note"]),
     "training": ([*KEYS, "epoch", "layer", "side", "measure"], ["place", "value"]),
 }
-TEXT = {*KEYS[:-1], "copy", "layer", "place", "side", "measure", "note"}
-
-
-@dataclass(frozen=True)
-class Config:
-    """What a config file asks for. groups: the settings of each; notebooks: names of those that
-    analyse the study."""
-
-    study: str
-    groups: list[Settings]
-    notebooks: list[str]
-
-
-class _Once(yaml.SafeLoader):
-    """Safe YAML in which no name is there twice."""
-
-    def construct_mapping(self, node, deep=False):
-        names = [str(key.value) for key, _ in node.value]
-        if len(set(names)) < len(names):
-            raise yaml.YAMLError(f"a name is there twice: {', '.join(sorted(names))}")
-        return super().construct_mapping(node, deep)
-
-
-def read_config(config: Path | str | dict) -> Config:
-    """A config file: settings that all arms share, of which any but seeds may be a list,
-    `group_size`, and, if it likes, `arms`, each with settings of its own on top, and `notebooks`.
-    Lists are crossed. Errors: InputError.
-
-    >>> config = read_config({"seeds": "0-3", "group_size": 2, "regime": ["fixed", "varying"]})
-    >>> [(group.regime, group.group) for group in config.groups]
-    [('fixed', '000-001'), ('fixed', '002-003'), ('varying', '000-001'), ('varying', '002-003')]
-    """
-    if not isinstance(config, dict):
-        try:
-            config = _Once(Path(config).read_text()).get_single_data()
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise InputError(
-                f"config: {config} cannot be read ({str(error).splitlines()[0]}); allowed: a YAML file"
-            ) from None
-    if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
-        raise InputError(
-            f"config: got {config!r:.200}; allowed: names of settings with their values"
-        )
-    shared, experiments = dict(config), []
-    size, arms, notebooks = (
-        shared.pop(k, default)
-        for k, default in (("group_size", 8), ("arms", [{}]), ("notebooks", None))
-    )
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise InputError(f"group_size: got {size!r}; allowed: a whole number from 1")
-    for arm in arms if isinstance(arms, list) else [arms]:
-        if not isinstance(arm, dict) or not isinstance(arms, list):
-            raise InputError(
-                f"arms: got {arm!r}; allowed: a list of settings, such as - {{period: [1, 2]}}"
-            )
-        values = shared | arm
-        lists = [v if isinstance(v, list) and k != "seeds" else [v] for k, v in values.items()]
-        experiments += [Settings(**dict(zip(values, one))) for one in product(*lists)]
-    if not experiments:
-        raise InputError(
-            f"config: got {config!r:.200}; allowed: at least one value of each setting"
-        )
-    names = [(one.study, one.arm) for one in experiments]
-    for name in names:
-        if names.count(name) > 1 or name[0] != names[0][0]:
-            raise InputError(
-                f"arms: {' '.join(name)} is there {names.count(name)} times; allowed: each once, in one study; "
-                "give arms that differ in other settings a variant"
-            )
-    groups = [
-        one.model_copy(update={"seeds": one.seeds[first : first + size]})
-        for one in experiments
-        for first in range(0, len(one.seeds), size)
-    ]
-    for group in groups:
-        _same_settings(group)
-    return Config(names[0][0], groups, _analyses(notebooks))
-
-
-def _same_settings(group: Settings) -> None:
-    """One line of error when the tables of a group are there, of networks with other seeds or
-    settings."""
-    path = runs.group_folder(group) / "runs.csv"
-    if not path.is_file():
-        return
-    there = _read(path, KEYS)
-    if set(there["seed"]) != set(group.seeds):
-        seeds = ", ".join(map(str, there["seed"]))
-        raise InputError(
-            f"seeds: got {group.group}, but the networks of {path.parent} are {seeds}; delete that folder"
-        )
-    first = there.iloc[0].to_dict()
-    for name, value in group.runs()[0].saved().items():
-        if name != "seed" and first.get(name, value) != value:
-            raise InputError(
-                f"{name}: got {value!r}, but the networks of {path.parent} have {first[name]!r}; "
-                "allowed: the same value, another study or variant, or delete that folder"
-            )
-
-
-def _analyses(names) -> list[str]:
-    every = sorted(path.stem for path in (data.ROOT / "notebooks").glob("*.ipynb"))
-    allowed = dict.fromkeys(name for name in every if name[:2] not in ("01", "02", "03", "10"))
-    names = ["04_analysis"] if names is None else names
-    if not isinstance(names, list) or len({*map(str, names)}) < len(names):
-        raise InputError(
-            f"notebooks: got {names!r}; allowed: a list of {', '.join(allowed)}, each once"
-        )
-    for name in names:
-        lookup(allowed, "notebooks", name)
-    return names
 
 
 def table(study: str, name: str) -> pd.DataFrame:
@@ -152,7 +33,10 @@ def table(study: str, name: str) -> pd.DataFrame:
     values, one arm with several settings, other columns."""
     folder = study_folder(study) / "groups"
     rows, others = lookup(TABLES, "table", name)
-    parts = {path: _read(path, [*rows, *others]) for path in sorted(folder.glob(f"*/*/{name}.csv"))}
+    parts = {
+        path: runs.read_table(path, [*rows, *others])
+        for path in sorted(folder.glob(f"*/*/{name}.csv"))
+    }
     if name != "runs" and any(folder.glob("*/*/runs.csv")):
         table(study, "runs")  # the settings of all go together
         for path, part in parts.items():
@@ -181,40 +65,6 @@ def table(study: str, name: str) -> pd.DataFrame:
                         "allowed: one value per arm; give one of them a variant or another study"
                     )
     return whole
-
-
-def _read(path: Path, needed: list[str]) -> pd.DataFrame:
-    try:
-        part = pd.read_csv(
-            path,
-            dtype={name: str for name in TEXT},
-            keep_default_na=False,
-            na_values=[""],
-            low_memory=False,
-        )
-        if absent := [name for name in needed if name not in part]:
-            raise ValueError(f"it has no column {absent[0]}")
-        texts = [
-            name
-            for name in needed
-            if name not in TEXT and not pd.api.types.is_numeric_dtype(part[name])
-        ]
-        if texts:
-            raise ValueError(f"{texts[0]} has text where numbers belong")
-        if not path.read_bytes().endswith(b"\n"):
-            raise ValueError("its last line is cut short")
-        names = [
-            "-".join(arm).removesuffix("-default")
-            for arm in part[KEYS[:-1]].astype(str).drop_duplicates().to_numpy()
-        ]
-        if names != [path.parent.parent.name] or not re.fullmatch(r"[\w.-]+", names[0]):
-            raise ValueError(f"it is of {' and '.join(names) or 'no network'}")
-    except (ValueError, OSError) as error:
-        why = str(error).splitlines()[0]
-        raise InputError(
-            f"study: {path} is damaged ({why}); delete it and measure its networks again"
-        ) from None
-    return part.fillna({"note": ""})
 
 
 def select(table: pd.DataFrame, **where) -> pd.DataFrame:
@@ -310,11 +160,3 @@ def write(table: pd.DataFrame, study: str, name: str, **options) -> None:
     """Write a derived table of a study, results/<study>/<name>, whole or not at all. Options are
     those of `to_csv`."""
     runs.write_table(table, study_folder(study) / name, **options)
-
-
-if __name__ == "__main__":  # python -m modvar_lib.study CONFIG
-    from modvar_lib.notebook import own_code
-
-    command(
-        lambda: (own_code(), print(os.path.relpath(study_folder(read_config(sys.argv[1]).study))))
-    )

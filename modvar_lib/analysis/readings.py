@@ -12,7 +12,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from modvar_lib.study import select
+from modvar_lib.analysis.study import select
 
 OPEN = [
     "architecture",
