@@ -9,7 +9,7 @@ its own, and optimisers work element by element.
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -71,9 +71,10 @@ def train(settings: Settings, splits: tuple[data.Digits, data.Digits]) -> list[T
         bar.reset(settings.epochs * count)
         jobs = [pool.submit(train_lot, lot, splits, bar, stop) for lot in lots]
         try:
-            networks = [network for job in jobs for network in job.result()]
-        finally:  # after an error or an interrupt in one lot, the others stop at their next epoch
+            wait(jobs, return_when=FIRST_EXCEPTION)
+        finally:  # after an error in one lot, or an interrupt, the others stop at their next epoch
             stop.set()
+        networks = [network for job in jobs for network in job.result()]
     seconds = time.perf_counter() - started
     runs = settings.runs()
     return [

@@ -172,18 +172,26 @@ def test_r2_is_1_when_right_and_0_for_the_mean():
     assert mse == pytest.approx([40 / 3]) and r2 == pytest.approx([1 - 40 / 16])
 
 
-def test_an_error_in_one_lot_ends_the_training(toy, splits, monkeypatch):
+def test_an_error_in_one_lot_ends_the_training_at_once(toy, splits, monkeypatch):
+    """Also when it is not the first of them."""
+    reached = []
+
     def failing(epoch, seed, schedule):
-        if (epoch, seed) == (1, 1):
+        if (epoch, seed) == (1, 3):
             raise RuntimeError("no goal")
+        reached.append(epoch)
         return goals.SUM
 
     failing.restarts = failing.ends_on_the_sum = False
     monkeypatch.setitem(goals.REGIMES, "failing", failing)
     before = torch.get_num_threads()
-    with pytest.raises(RuntimeError, match="no goal"):
-        training.train(toy(regime="failing", seeds="0-3", epochs=50), splits)
-    assert torch.get_num_threads() == before
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(RuntimeError, match="no goal"):
+            training.train(toy(regime="failing", seeds="0-3", epochs=100), splits)
+        assert torch.get_num_threads() == 2 and max(reached) < 50
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_trainings_in_threads_of_one_process_wait_for_each_other():
