@@ -20,8 +20,9 @@ from torch import Tensor
 from modvar_lib.errors import InputError, command, lookup
 
 ROOT = Path(__file__).resolve().parents[1]
-STREAMS = ("weights", "pairs", "goals", "evaluation", "tables", "measures", "additive")
-STREAMS += ("onehot", "many")  # new ones go to the end
+STREAMS = "weights pairs goals evaluation tables measures additive onehot many".split()
+# New streams go to the end: what is published rests on their numbers.
+RESERVED = 2**31  # seeds and epochs from here on are for measures that train; no study has them
 
 
 def rng(stream: str, seed: int, index: int = 0) -> np.random.Generator:

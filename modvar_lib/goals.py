@@ -259,7 +259,7 @@ def restarts(epoch: int, seed: int, schedule: Schedule) -> Goal:
 @regime
 def interaction(epoch: int, seed: int, schedule: Schedule) -> Goal:
     """Calibration: one random table a seed without its additive part, with the variance of x + y;
-    some layer must interact."""
+    some layer must interact. The table is the first of `tables`, so the two are not independent."""
     table = rng("tables", seed).standard_normal((10, 10))
     table = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
     return (SUM.mean() + SUM.std() * table / table.std()).astype(np.float32)

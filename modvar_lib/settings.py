@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from modvar_lib import architectures  # noqa: F401 (which registers those that are not in models)
-from modvar_lib.data import DATASETS
+from modvar_lib import architectures, calibration  # noqa: F401 (architectures registers its own)
+from modvar_lib.data import DATASETS, RESERVED
 from modvar_lib.errors import InputError, lookup
 from modvar_lib.goals import REGIMES, Schedule
 from modvar_lib.models import ARCHITECTURES, OPTIMIZERS
@@ -19,16 +19,13 @@ REGISTRIES = {
     "regime": REGIMES,
     "optimizer": OPTIMIZERS,
 }
-BESIDES = dict.fromkeys(
-    ["untrained", "shuffled", "rotated", "shifted", "seen", "clusterability", "transfer"]
-)
+BESIDES = dict.fromkeys([*calibration.COPIES, "seen", "clusterability", "transfer"])
 NOT_SAVED = {"study", "device", "frames", "also", "seeds"}  # they do not determine a run
-SEEDS = "whole numbers from 0 to 4294967295, each once, as a list or as text such as 0-3 or 0,2,5"
-MAX_SEEDS, MOST = 100_000, 10**9
-NAME, LETTERS = (
-    "^[A-Za-z0-9][A-Za-z0-9._]{0,99}$",
-    "up to 100 letters, digits, '.' and '_', first a letter or digit",
-)
+SEEDS = "whole numbers from 0 to 2147483647, each once, as a list or as text such as 0-3 or 0,2,5"
+MAX_SEEDS = 100_000
+MOST = 10**9
+NAME = "^[A-Za-z0-9][A-Za-z0-9._]{0,99}$"
+LETTERS = "up to 100 letters, digits, '.' and '_', first a letter or digit"
 
 
 def _number(default: int, least: int = 1, most: int = MOST):
@@ -186,7 +183,7 @@ def parse_seeds(value: Any) -> tuple[int, ...]:
             raise ValueError
         value = [seed for first, last in ends for seed in range(first, last + 1)]
     seeds = (value,) if isinstance(value, int) else tuple(value)
-    whole = all(isinstance(s, int) and not isinstance(s, bool) and 0 <= s < 2**32 for s in seeds)
+    whole = all(isinstance(s, int) and not isinstance(s, bool) and 0 <= s < RESERVED for s in seeds)
     if not whole or not 0 < len(seeds) <= MAX_SEEDS or len(set(seeds)) < len(seeds):
         raise ValueError
     return seeds

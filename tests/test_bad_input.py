@@ -41,8 +41,8 @@ BAD = {  # parameter of notebooks and config files: (values, what the line says 
     "regime": (["vary"], "(did you mean varying?)"),
     "variant": (["", "a/b", "a-b", "no spaces"], NAME),
     "seeds": (
-        ["0-", "a-b", "3-1", "3,3", "", "0-99999999999", -1, 2**32, 0.5, [0, "1"], [], True, None],
-        "whole numbers from 0 to 4294967295, each once",
+        ["0-", "a-b", "3-1", "3,3", "", "0-99999999999", -1, 2**31, 0.5, [0, "1"], [], True, None],
+        "whole numbers from 0 to 2147483647, each once",
     ),
     "epochs": ([0, "ten", 1.5, True, None, 10**18], WHOLE),
     "period": ([0, None], "a whole number of epochs from 1"),
