@@ -1,5 +1,5 @@
-"""Architectures: any nn.Module with named layers, the second-to-last a 2-node `bottleneck`, the
-last a scalar `readout`.
+"""Architectures: an nn.Module with named layers, the second-to-last a 2-node `bottleneck`, the last
+a scalar `readout`, of operations that torch.vmap can batch over networks.
 
 A module takes halves [B, 2, 28, 28] (left, right; `data.side_by_side` lays them into one 28 x 56
 picture) and returns [B, 1]; for a goal of K outputs the readout is replaced and [B, K] returned.
@@ -50,23 +50,30 @@ def architecture(cls: type[nn.Module]) -> type[nn.Module]:
 
 
 def check(name: str, model: nn.Module, outputs: int = 1) -> None:
-    """One line of error unless a network has the form that this module's docstring describes."""
+    """Raise InputError unless a network has the form that this module's docstring describes, and
+    can be trained as it will be: two of it as one batched program, forward and backward."""
+    pairs = torch.zeros(2, 3, 2, 28, 28)
     with torch.no_grad():
-        out, seen = activations(model, torch.zeros(3, 2, 28, 28))
+        out, seen = activations(model, pairs[0])
     widths = {layer: value.shape[1] for (layer, when), value in seen.items() if when == "post"}
-    if (
-        list(widths)[-2:] != ["bottleneck", "readout"]
-        or widths["bottleneck"] != 2
-        or out.shape != (3, outputs)
-    ):
-        raise InputError(
-            f"architecture: {name} has layers {widths} and gives {tuple(out.shape)} for 3 pairs; "
-            f"allowed: the last two layers are bottleneck with 2 units and readout, and 3 pairs give (3, {outputs})"
-        )
+    got = f"architecture: {name} has layers {widths} and gives {tuple(out.shape)} for 3 pairs"
+    if list(widths)[-2:] != ["bottleneck", "readout"] or widths["bottleneck"] != 2:
+        raise InputError(f"{got}; allowed: the last two are bottleneck, with 2 units, and readout")
+    if out.shape != (3, outputs):
+        raise InputError(f"{got}; allowed: {(3, outputs)}")
     if any(True for _ in model.buffers()):
         raise InputError(
-            f"architecture: {name} has buffers; allowed: parameters only, so that replicas stay independent"
+            f"architecture: {name} has buffers; allowed: parameters only, so that replicas stay "
+            "independent"
         )
+    try:
+        Replicas([model, model])(pairs).sum().backward()
+    except RuntimeError as error:
+        why = str(error).splitlines()[0].split(". ")[0]
+        raise InputError(
+            f"architecture: {name} cannot be trained as a batch of networks ({why}); allowed: "
+            "operations that torch.vmap takes (10_your_own shows which, and a recurrent network)"
+        ) from error
 
 
 def activations(model: nn.Module, pairs: Tensor) -> tuple[Tensor, dict[tuple[str, str], Tensor]]:
@@ -87,6 +94,10 @@ def activations(model: nn.Module, pairs: Tensor) -> tuple[Tensor, dict[tuple[str
             hooks.append(layer[-1].register_forward_pre_hook(before))
 
         def after(module, args, out, name=name):
+            if not isinstance(out, Tensor):
+                raise InputError(
+                    f"architecture: layer {name} gives a {type(out).__name__}; allowed: a tensor"
+                )
             seen[name, "post"] = out.flatten(1)
             seen.setdefault((name, "pre"), seen[name, "post"])
 

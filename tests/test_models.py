@@ -1,3 +1,5 @@
+from collections import OrderedDict
+
 import pytest
 import torch
 from torch import nn
@@ -5,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from modvar_lib import models
 from modvar_lib.architectures import modern
+from modvar_lib.data import side_by_side
 from modvar_lib.errors import InputError
 from modvar_lib.models import ARCHITECTURES, Replicas, activations, initial
 
@@ -219,6 +222,59 @@ def test_buffers_are_refused(registry):
 
     with pytest.raises(InputError, match=r"^architecture: normed has buffers"):
         models.check("normed", initial("normed", 0))
+
+
+class Scan(nn.Module):
+    """A layer of PyTorch's own recurrence, over the rows of the picture."""
+
+    def __init__(self, recurrence):
+        super().__init__()
+        self.recurrence = recurrence(56, 16, batch_first=True)
+
+    def forward(self, pairs):
+        return self.recurrence(side_by_side(pairs))[0][:, -1]
+
+
+class Moved(nn.Linear):
+    """A layer that turns on the sign of its first answer."""
+
+    def forward(self, x):
+        out = super().forward(x.flatten(1))
+        return out if out[0, 0] > 0 else -out
+
+
+UNFIT = {
+    "aten::gru.input": lambda: Scan(nn.GRU),
+    "aten::lstm.input": lambda: Scan(nn.LSTM),
+    "random operation": lambda: nn.Sequential(nn.Flatten(), nn.Linear(1568, 16), nn.Dropout()),
+    "data-dependent control flow": lambda: Moved(1568, 16),
+}
+
+
+@pytest.mark.parametrize("reason", UNFIT)
+def test_what_cannot_be_trained_in_a_batch_is_one_line_that_says_why(registry, reason):
+    """Each runs alone."""
+
+    @models.architecture
+    class Unfit(models.Family):
+        wide = 16
+
+        @classmethod
+        def layers(cls, digits=2, share=1):
+            yield "layer", UNFIT[reason]()
+
+    network = initial("unfit", 0)
+    assert network(torch.zeros(3, 2, 28, 28)).shape == (3, 1)
+    with pytest.raises(InputError) as caught:
+        models.check("unfit", network)
+    line = str(caught.value)
+    assert line.startswith("architecture: unfit cannot be trained as a batch of networks (")
+    assert reason in line.partition("; allowed: ")[0] and "\n" not in line
+
+
+def test_a_layer_gives_a_tensor(registry):
+    with pytest.raises(InputError, match=r"^architecture: layer gru gives a tuple; allowed: a "):
+        activations(nn.Sequential(OrderedDict(gru=nn.GRU(28, 4))), torch.zeros(3, 2, 28))
 
 
 def test_overwritten_activations_are_what_the_next_layer_sees_and_no_longer_afterwards(pairs):
