@@ -1,19 +1,25 @@
-"""A config file: which networks a study has, in groups, and which notebooks analyse it.
+"""A config file: which networks a study has, in groups, and which notebooks analyse them.
 
-python -m modvar_lib.config CONFIG prints the folder of its study.
+A group is the seeds of one arm that one job trains (02_train) and measures (03_metric).
 """
 
 import os
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from pathlib import Path
 
+import pandas as pd
 import yaml
 
 from modvar_lib import data, runs
-from modvar_lib.errors import InputError, command, lookup
+from modvar_lib.errors import InputError, command, lookup, shown
 from modvar_lib.settings import Settings
+
+MOST_BYTES = 100_000  # of a file; reading YAML takes a second for so many
+MOST_GROUPS = 100_000
 
 
 @dataclass(frozen=True)
@@ -27,12 +33,13 @@ class Config:
 
 
 class _Once(yaml.SafeLoader):
-    """Safe YAML in which no name is there twice."""
+    """Safe YAML in which no name is there twice, and none is merged in by <<, which can multiply
+    without end."""
 
     def construct_mapping(self, node, deep=False):
         names = [str(key.value) for key, _ in node.value]
-        if len(set(names)) < len(names):
-            raise yaml.YAMLError(f"a name is there twice: {', '.join(sorted(names))}")
+        if "<<" in names or len(set(names)) < len(names):
+            raise yaml.YAMLError(f"a name is there twice, or <<: {', '.join(sorted(names))}")
         return super().construct_mapping(node, deep)
 
 
@@ -46,42 +53,32 @@ def read_config(config: Path | str | dict) -> Config:
     [('fixed', '000-001'), ('fixed', '002-003'), ('varying', '000-001'), ('varying', '002-003')]
     """
     if not isinstance(config, dict):
-        try:
-            config = _Once(Path(config).read_text()).get_single_data()
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise InputError(
-                f"config: {config} cannot be read ({str(error).splitlines()[0]}); allowed: a YAML file"
-            ) from None
-    if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
-        raise InputError(
-            f"config: got {config!r:.200}; allowed: names of settings with their values"
-        )
-    shared, experiments = dict(config), []
-    size, arms, notebooks = (
-        shared.pop(k, default)
-        for k, default in (("group_size", 8), ("arms", [{}]), ("notebooks", None))
-    )
+        config = _parsed(Path(config))
+    shared = _names_and_values("config", config)
+    size = shared.pop("group_size", 8)
+    arms, notebooks = shared.pop("arms", [{}]), shared.pop("notebooks", ["04_analysis"])
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise InputError(f"group_size: got {size!r}; allowed: a whole number from 1")
-    for arm in arms if isinstance(arms, list) else [arms]:
-        if not isinstance(arm, dict) or not isinstance(arms, list):
-            raise InputError(
-                f"arms: got {arm!r}; allowed: a list of settings, such as - {{period: [1, 2]}}"
-            )
-        values = shared | arm
+        raise InputError(f"group_size: got {shown(size)}; allowed: a whole number from 1")
+    if not isinstance(arms, list):
+        raise InputError(f"arms: got {shown(arms)}; allowed: a list of settings")
+    experiments = []
+    for arm in arms:
+        values = shared | _names_and_values("arms", arm)
         lists = [v if isinstance(v, list) and k != "seeds" else [v] for k, v in values.items()]
+        if len(experiments) + prod(map(len, lists)) > MOST_GROUPS:
+            raise InputError(f"arms: got too many; allowed: {MOST_GROUPS} groups in a study")
         experiments += [Settings(**dict(zip(values, one))) for one in product(*lists)]
     if not experiments:
-        raise InputError(
-            f"config: got {config!r:.200}; allowed: at least one value of each setting"
-        )
-    names = [(one.study, one.arm) for one in experiments]
-    for name in names:
-        if names.count(name) > 1 or name[0] != names[0][0]:
+        raise InputError(f"config: got {shown(config)}; allowed: a value of each setting, or more")
+    arm_names = Counter((one.study, one.arm) for one in experiments)
+    for (study, arm), count in arm_names.items():
+        if count > 1 or study != experiments[0].study:
             raise InputError(
-                f"arms: {' '.join(name)} is there {names.count(name)} times; allowed: each once, in one study; "
+                f"arms: {study} {arm} is there {count} times; allowed: each once, in one study; "
                 "give arms that differ in other settings a variant"
             )
+    if sum(len(one.seeds) / size for one in experiments) > MOST_GROUPS:
+        raise InputError(f"seeds: got too many; allowed: {MOST_GROUPS} groups in a study")
     groups = [
         one.model_copy(update={"seeds": one.seeds[first : first + size]})
         for one in experiments
@@ -89,49 +86,71 @@ def read_config(config: Path | str | dict) -> Config:
     ]
     for group in groups:
         _same_settings(group)
-    return Config(names[0][0], groups, _analyses(notebooks))
+    return Config(experiments[0].study, groups, _analyses(notebooks))
+
+
+def _parsed(path: Path):
+    try:
+        if not path.is_file():  # a folder, or what would never end: a pipe, a device
+            raise OSError("there is no such file")
+        if path.stat().st_size > MOST_BYTES:
+            raise OSError(f"more than {MOST_BYTES} bytes")
+        return _Once(path.read_text()).get_single_data()
+    except (OSError, yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError) as error:
+        why = str(error).splitlines()[0]
+    except RecursionError:
+        why = "it is nested too deeply"
+    raise InputError(f"config: {path} cannot be read ({why}); allowed: a YAML file")
+
+
+def _names_and_values(parameter: str, got) -> dict:
+    if not isinstance(got, dict) or not all(isinstance(name, str) for name in got):
+        raise InputError(
+            f"{parameter}: got {shown(got)}; allowed: names of settings with their values"
+        )
+    return dict(got)
 
 
 def _same_settings(group: Settings) -> None:
-    """One line of error when the tables of a group are there, of networks with other seeds or
+    """Raise InputError when the tables of a group are there, of networks with other seeds or
     settings."""
     path = runs.group_folder(group) / "runs.csv"
     if not path.is_file():
         return
-    there = runs.read_table(path, runs.KEYS)
-    if set(there["seed"]) != set(group.seeds):
-        seeds = ", ".join(map(str, there["seed"]))
+    texts = dict.fromkeys(runs.KEYS[:-1], str)
+    try:
+        there = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""])
+        first, seeds = there.iloc[0].to_dict(), list(there["seed"])
+    except (ValueError, LookupError, OSError) as error:
+        why = str(error).splitlines()[0]
+        raise InputError(f"study: {path} is damaged ({why}); restore or delete its group") from None
+    if set(seeds) != set(group.seeds):
         raise InputError(
-            f"seeds: got {group.group}, but the networks of {path.parent} are {seeds}; delete that folder"
+            f"seeds: got {group.group}, but the networks of {path.parent} are "
+            f"{', '.join(map(str, seeds))}; delete that folder"
         )
-    first = there.iloc[0].to_dict()
-    for name, value in group.runs()[0].saved().items():
-        if name != "seed" and first.get(name, value) != value:
-            raise InputError(
-                f"{name}: got {value!r}, but the networks of {path.parent} have {first[name]!r}; "
-                "allowed: the same value, another study or variant, or delete that folder"
-            )
+    group.refuse_other(first, path.parent)
 
 
 def _analyses(names) -> list[str]:
     every = sorted(path.stem for path in (data.ROOT / "notebooks").glob("*.ipynb"))
     allowed = dict.fromkeys(name for name in every if name[:2] not in ("01", "02", "03", "10"))
-    names = ["04_analysis"] if names is None else names
     if not isinstance(names, list) or len({*map(str, names)}) < len(names):
         raise InputError(
-            f"notebooks: got {names!r}; allowed: a list of {', '.join(allowed)}, each once"
+            f"notebooks: got {shown(names)}; allowed: a list of {', '.join(allowed)}, each once"
         )
     for name in names:
         lookup(allowed, "notebooks", name)
     return names
 
 
-if __name__ == "__main__":  # python -m modvar_lib.config CONFIG
+if __name__ == "__main__":  # python -m modvar_lib.config FILE: the study's folder
     from modvar_lib.notebook import own_code
 
-    command(
-        lambda: (
-            own_code(),
-            print(os.path.relpath(runs.study_folder(read_config(sys.argv[1]).study))),
-        )
-    )
+    def _folder() -> None:
+        own_code()
+        if len(sys.argv) != 2:
+            raise InputError(f"config: got {sys.argv[1:]}; allowed: one file")
+        print(os.path.relpath(runs.study_folder(read_config(sys.argv[1]).study)))
+
+    command(_folder)

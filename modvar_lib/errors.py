@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import reprlib
 import sys
 
 FILE_SYSTEM = {
@@ -48,10 +49,20 @@ def command(function) -> None:
         raise
 
 
+def shown(value) -> str:
+    """A value as a line of error shows it: its repr, cut short however large or deep it is."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 3, 150, 150
+    try:
+        return short.repr(value)[:200]
+    except ValueError:  # a whole number of more digits than Python writes
+        return f"a {type(value).__name__} too long to show"
+
+
 def lookup(registry: dict, parameter: str, name):
     """The entry called `name`, or one line that lists what is allowed."""
     if isinstance(name, str) and name in registry:
         return registry[name]
-    near = difflib.get_close_matches(str(name), registry, n=1)
+    near = difflib.get_close_matches(name, registry, n=1) if isinstance(name, str) else ()
     hint = f" (did you mean {near[0]}?)" if near else ""
-    raise InputError(f"{parameter}: got {name!r}; allowed: {', '.join(registry)}{hint}")
+    raise InputError(f"{parameter}: got {shown(name)}; allowed: {', '.join(registry)}{hint}")

@@ -2,6 +2,7 @@
 config files and tables."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from modvar_lib import architectures, calibration  # noqa: F401 (architectures registers its own)
 from modvar_lib.data import DATASETS, RESERVED
-from modvar_lib.errors import InputError, lookup
+from modvar_lib.errors import InputError, lookup, shown
 from modvar_lib.goals import REGIMES, Schedule
 from modvar_lib.models import ARCHITECTURES, OPTIMIZERS
 
@@ -161,6 +162,16 @@ class Settings(Schedule):
         """What determines one network, as it is written beside it."""
         return {**self.model_dump(exclude=NOT_SAVED), "seed": self.seed}
 
+    def refuse_other(self, saved: dict[str, Any], folder: Path) -> None:
+        """Raise InputError unless networks that are in a folder were trained with these settings."""
+        for name, value in self.runs()[0].saved().items():
+            if name != "seed" and saved.get(name, value) != value:
+                raise InputError(
+                    f"{name}: got {value!r}, but the networks of {folder} have {saved[name]!r}; "
+                    "allowed: the same value, or another study (-p study mine, or study: mine in "
+                    "a config file) or variant, or delete that folder"
+                )
+
     @classmethod
     def of_saved(cls, values: dict, **others) -> "Settings":
         """Those of a network that was saved; what did not exist when it was trained has its
@@ -190,7 +201,9 @@ def parse_seeds(value: Any) -> tuple[int, ...]:
 
 
 def _got(field: str, value: Any, model: type[Settings]) -> str:
-    return f"{field}: got {value!r}; allowed: {model.model_fields[field].description or 'text'}"
+    return (
+        f"{field}: got {shown(value)}; allowed: {model.model_fields[field].description or 'text'}"
+    )
 
 
 def _one_line(error: dict, model: type[Settings]) -> str:

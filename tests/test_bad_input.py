@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -108,8 +109,8 @@ CONFIGS = [
     ({"group_size": 0}, "group_size: got 0; allowed: a whole number from 1"),
     ({"group_size": True}, "group_size: got True; allowed: a whole number from 1"),
     ({"arms": "mlp"}, "arms: got 'm"),
-    ({"arms": ["varying"]}, "arms: got 'varying'; allowed: a list of settings"),
-    ({"arms": []}, "config: got {'arms': []}; allowed: at least one value of each setting"),
+    ({"arms": ["varying"]}, "arms: got 'varying'; allowed: names of settings"),
+    ({"arms": []}, "config: got {'arms': []}; allowed: a value of each setting, or more"),
     (
         {"arms": [{"period": [1, 2]}]},
         "arms: original MNIST-mlp-fixed is there 2 times; allowed: each once",
@@ -118,7 +119,7 @@ CONFIGS = [
         {"arms": [{"study": "a"}, {"study": "b", "regime": "varying"}]},
         "arms: b MNIST-mlp-varying is there 1 times; allowed: each",
     ),
-    ({"regime": []}, "config: got {'regime': []}; allowed: at least one value of each setting"),
+    ({"regime": []}, "config: got {'regime': []}; allowed: a value of each setting, or more"),
     ({"regime": {"a": 1}}, "regime: got {'a': 1}; allowed: "),
     ({"regime": ["fixed", "fixd"]}, "regime: got 'fixd'; allowed: fixed, varying"),
     ({"regmie": "fixed"}, "unknown parameter: got 'regmie'; allowed: "),
@@ -135,8 +136,12 @@ CONFIGS = [
         {"notebooks": ["04_analysis"] * 2},
         "notebooks: got ['04_analysis', '04_analysis']; allowed: a list of ",
     ),
+    ({"arms": [{1: 2}]}, "arms: got {1: 2}; allowed: names of settings with their values"),
+    ({"period": list(range(1, 99)), "epochs": [9] * 9999}, "arms: got too many; allowed: 100000 "),
+    ({"seeds": "0-99999", "arms": [{}, {"regime": "varying"}], "group_size": 1}, "seeds: got too"),
+    ({"epochs": 16**9999}, "epochs: got a int too long to show; allowed: "),
     ({1: 2}, "config: got {1: 2}; allowed: names of settings with their values"),
-    ("nowhere.yaml", "config: nowhere.yaml cannot be read (["),
+    ("nowhere.yaml", "config: nowhere.yaml cannot be read (there is no such file"),
 ]
 
 
@@ -151,6 +156,12 @@ def test_of_a_config(config, start):
     )
 
 
+def bomb(of: str) -> str:
+    """Nine lines of which each holds the one before nine times: 387,420,489 in the end."""
+    lines = [f"- &a{i} {of.format(', '.join([f'*a{i - 1}'] * 9))}" for i in range(1, 10)]
+    return "\n".join(["arms:", f"- &a0 {of.format('')}", *lines]).replace("<<: []", "b: 1")
+
+
 TEXTS = [
     "study: [",
     "- 1\n- 2\n",
@@ -162,16 +173,33 @@ TEXTS = [
     "? [a]\n: b",
     "study: a\nstudy: b",
     "arms: [{period: 1, period: 2}]",
+    "study: 2026-99-99",
+    "epochs: 0x_",
+    "epochs: !!int abc",
+    "arms: !!map abc",
+    "study: " + "[" * 20_000,
+    "study: " + "a" * 10**6,
+    *(bomb(of) for of in ("[{}]", "{{a: 1, <<: [{}]}}", "{{a: [{}]}}")),
     "study: \udcff\udcfe",  # not UTF-8
 ]
 
 
-@pytest.mark.parametrize("text", TEXTS, ids=repr)
+@pytest.mark.parametrize("text", TEXTS, ids=lambda text: repr(text[:40]))
 def test_of_a_config_file(tmp_path, text):
     (tmp_path / "c.yaml").write_bytes(text.encode(errors="surrogateescape"))
+    start = time.perf_counter()
     with pytest.raises(InputError) as caught:
         read_config(tmp_path / "c.yaml")
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000 + len(str(tmp_path))
+    assert time.perf_counter() - start < 1
+
+
+def test_of_what_is_no_file(tmp_path):
+    """A pipe without a writer and a device without an end are not waited for."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, "/dev/zero"):
+        with pytest.raises(InputError, match="cannot be read \\(there is no such file"):
+            read_config(path)
 
 
 @pytest.fixture
