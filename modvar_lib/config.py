@@ -11,7 +11,6 @@ from itertools import product
 from math import prod
 from pathlib import Path
 
-import pandas as pd
 import yaml
 
 from modvar_lib import data, runs
@@ -35,6 +34,11 @@ class Config:
 class _Once(yaml.SafeLoader):
     """Safe YAML in which no name is there twice, and none is merged in by <<, which can multiply
     without end."""
+
+    def fetch_flow_collection_start(self, token):
+        if self.flow_level > 20:
+            raise yaml.YAMLError("it is nested too deeply")
+        super().fetch_flow_collection_start(token)
 
     def construct_mapping(self, node, deep=False):
         names = [str(key.value) for key, _ in node.value]
@@ -117,19 +121,14 @@ def _same_settings(group: Settings) -> None:
     path = runs.group_folder(group) / "runs.csv"
     if not path.is_file():
         return
-    texts = dict.fromkeys(runs.KEYS[:-1], str)
-    try:
-        there = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""])
-        first, seeds = there.iloc[0].to_dict(), list(there["seed"])
-    except (ValueError, LookupError, OSError) as error:
-        why = str(error).splitlines()[0]
-        raise InputError(f"study: {path} is damaged ({why}); restore or delete its group") from None
+    there = runs.read_table(path, runs.KEYS)
+    seeds = list(there["seed"])
     if set(seeds) != set(group.seeds):
         raise InputError(
             f"seeds: got {group.group}, but the networks of {path.parent} are "
             f"{', '.join(map(str, seeds))}; delete that folder"
         )
-    group.refuse_other(first, path.parent)
+    group.refuse_other(there.iloc[0].to_dict(), path.parent)
 
 
 def _analyses(names) -> list[str]:

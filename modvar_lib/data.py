@@ -46,9 +46,18 @@ class Digits:
         return len(self.labels)
 
 
+def folder(variable: str, default: str) -> Path:
+    """The folder that an environment variable names, from the project's root. Errors: InputError."""
+    path = os.environ.get(variable) or default
+    try:
+        return ROOT / Path(path).expanduser()
+    except RuntimeError:  # ~ of nobody
+        raise InputError(f"{variable}: got {path!r}; allowed: a folder") from None
+
+
 def data_folder() -> Path:
     """The folder that holds MNIST/raw: the project's data/, or $MODVAR_DATA."""
-    return ROOT / Path(os.environ.get("MODVAR_DATA") or "data").expanduser()
+    return folder("MODVAR_DATA", "data")
 
 
 def files(dataset: str) -> list[Path]:

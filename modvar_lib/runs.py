@@ -20,12 +20,12 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, cached_property
+from glob import escape
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -42,15 +42,8 @@ from modvar_lib.errors import InputError, command
 from modvar_lib.settings import Settings
 from modvar_lib.training import Trained
 
-KEYS = [
-    "dataset",
-    "architecture",
-    "regime",
-    "variant",
-    "seed",
-]  # the columns that name a network in every table
+KEYS = ["dataset", "architecture", "regime", "variant", "seed"]  # name a network in every table
 TEXT = {*KEYS[:-1], "copy", "layer", "place", "side", "measure", "note"}  # columns with text
-FILES = ("settings.json", "history.csv", "weights.safetensors", "provenance.json")
 TABLES = (
     "runs.csv",
     "history.csv",
@@ -58,6 +51,10 @@ TABLES = (
     "training.csv",
 )  # of a group; the last with frames
 ALONE = ("01_data", "11_positive_control")  # analyses that read no groups
+FILES = ("settings.json", "history.csv", "weights.safetensors", "provenance.json")
+FRAMES = "frames.safetensors"
+UNUSABLE = (ValueError, LookupError, AttributeError, TypeError, RuntimeError, OSError)
+UNUSABLE += (SafetensorError,)
 
 
 @dataclass(frozen=True)
@@ -79,8 +76,8 @@ class Run:
     def frames(self) -> dict[int, dict[str, Tensor]]:
         """Weights that were kept from within training, {epochs done: {name: float16 tensor}}, in
         order; often none."""
-        path, moments = self.path / "frames.safetensors", {}
-        for name, tensor in load_file(path).items() if path.exists() else ():
+        path, moments = self.path / FRAMES, {}
+        for name, tensor in load_file(path).items() if path.is_file() else ():
             done, weight = name.split("/")
             moments.setdefault(int(done), {})[weight] = tensor
         return dict(sorted(moments.items()))
@@ -88,33 +85,23 @@ class Run:
     def network(self, epochs: int | None = None) -> torch.nn.Module:
         """The trained network, on the CPU; or as it was after so many epochs: 0, or one of
         `frames`."""
-        network, last = untrained(self.settings), self.settings.epochs
+        one, last = self.settings, self.settings.epochs
+        outputs = goals.outputs(goals.goal(one.regime, 0, one.seed, one))
+        network = models.initial(one.architecture, one.seed, outputs)
         if epochs in (None, last):
             network.load_state_dict(self.weights)
         elif epochs in self.frames:
             network.load_state_dict(self.frames[epochs])
         elif epochs != 0:
-            raise InputError(
-                f"epochs: got {epochs}; kept of {self.path.name}: {[0, *self.frames, last]}"
-            )
+            kept = [0, *self.frames, last]
+            raise InputError(f"epochs: got {epochs}; kept of {self.path.name}: {kept}")
         return network.eval()
-
-
-def untrained(settings: Settings) -> torch.nn.Module:
-    """The network of one seed before training; one line of error if its regime or architecture is
-    not right."""
-    outputs = goals.outputs(goals.goal(settings.regime, 0, settings.seed, settings))
-    network = models.initial(settings.architecture, settings.seed, outputs)
-    models.check(settings.architecture, network, outputs)
-    return network
 
 
 def study_folder(study: str) -> Path:
     """results/<study> of the project, or of $MODVAR_RESULTS."""
     Settings(study=study)  # a name, not a path to anywhere
-    return inside(
-        data.ROOT / Path(os.environ.get("MODVAR_RESULTS") or "results").expanduser() / study
-    )
+    return inside(data.folder("MODVAR_RESULTS", "results") / study)
 
 
 @cache
@@ -123,9 +110,7 @@ def inside(folder: Path) -> Path:
     deleted through such a link."""
     for link in (path for path in [folder, *folder.rglob("*")] if path.is_symlink()):
         if not link.resolve().is_relative_to(folder.parent.resolve() / folder.name):
-            raise InputError(
-                f"study: {link} is a link out of {folder}; allowed: files and folders that are in it"
-            )
+            raise InputError(f"study: {link} is a link out of {folder}; allowed: what is in it")
     return folder
 
 
@@ -148,40 +133,26 @@ def complete(settings: Settings) -> list[Run]:
     >>> run.key["regime"], len(run.history), run.network()(torch.zeros(1, 2, 28, 28)).shape
     ('varying', 1, torch.Size([1, 1]))
     """
-    seeds = missing(settings)
-    networks = {
-        run.seed: load(run_folder(run), settings.study)
-        for run in settings.runs()
-        if run.seed not in seeds
-    }
-    for network in networks.values():
-        asked = settings.model_copy(update={"seeds": network.settings.seeds}).saved()
-        for name, value in network.settings.saved().items():
-            if value != asked[name]:
-                raise InputError(
-                    f"{name}: got {asked[name]!r}, but {network.path} was trained with {value!r}; "
-                    "allowed: the same value, another study or variant, or delete that folder"
-                )
-    if seeds:
-        _unpublished(settings, seeds)
-        trained = training.train(
-            settings.model_copy(update={"seeds": seeds}), data.digits(settings.dataset)
-        )
-        networks |= {
-            network.settings.seed: load(path, settings.study)
-            for network, path in zip(trained, save(trained))
-        }
-    return [networks[seed] for seed in settings.seeds]
-
-
-def _unpublished(settings: Settings, seeds: tuple[int, ...]) -> None:
-    """One line of error where tables of these seeds are there and the networks are not: those
-    trained now would not be theirs."""
+    absent = missing(settings)
+    networks = trained_already(settings, absent)
+    for network in networks:
+        settings.refuse_other(network.settings.saved(), network.path)
+    if not absent:
+        return networks
     for path in group_folder(settings).parent.glob("*/runs.csv"):
-        if twice := {*seeds} & {*pd.read_csv(path)["seed"]}:
+        if twice := {*absent} & {*read_table(path, KEYS)["seed"]}:  # these are not theirs any more
             raise InputError(
-                f"study: {path.parent} has seed {min(twice)} already; allowed: another study, or delete that folder"
+                f"study: {path.parent} has seed {min(twice)} already; allowed: another study, or "
+                "delete that folder"
             )
+    asked = settings.model_copy(update={"seeds": absent})
+    save(training.train(asked, data.digits(settings.dataset)))
+    return complete(settings)  # another process may have been sooner
+
+
+def trained_already(settings: Settings, but: tuple[int, ...] = ()) -> list[Run]:
+    """The networks of the seeds as they are on disk, but for some. Errors: InputError."""
+    return [load(run_folder(run), run.study) for run in settings.runs() if run.seed not in but]
 
 
 def lacks(settings: Settings) -> list[str]:
@@ -213,10 +184,7 @@ def digest(study: str, notebook: str) -> str:
 
 def missing(settings: Settings) -> tuple[int, ...]:
     """The seeds that are still to be trained: their folder is absent, or emptied by hand."""
-    folders = {run.seed: run_folder(run) for run in settings.runs()}
-    return tuple(
-        seed for seed, path in folders.items() if not all((path / name).is_file() for name in FILES)
-    )
+    return tuple(run.seed for run in settings.runs() if not _has(run_folder(run), FILES))
 
 
 def save(networks: list[Trained]) -> list[Path]:
@@ -224,32 +192,29 @@ def save(networks: list[Trained]) -> list[Path]:
     folders = [run_folder(trained.settings) for trained in networks]
     with ExitStack() as stack:
         for trained, path in zip(networks, folders):
-            aside = stack.enter_context(whole(path))
-            write(aside / "settings.json", _json(trained.settings.saved()))
-            write_table(trained.history, aside / "history.csv")
-            write(aside / "weights.safetensors", to_bytes(trained.weights))
-            frames = {
-                f"{done}/{k}": v
-                for done, weights in trained.frames.items()
-                for k, v in weights.items()
+            frames = trained.frames.items()
+            contents = {
+                "settings.json": _json(trained.settings.saved()),
+                "history.csv": trained.history.to_csv(index=False).encode(),
+                "weights.safetensors": to_bytes(trained.weights),
+                FRAMES: to_bytes({f"{e}/{k}": w for e, frame in frames for k, w in frame.items()}),
+                "provenance.json": _json(provenance(trained)),
             }
-            if frames:
-                write(aside / "frames.safetensors", to_bytes(frames))
-            write(aside / "provenance.json", _json(provenance(trained)))
+            aside = stack.enter_context(whole(path, FILES))
+            for name, content in contents.items():
+                if name != FRAMES or frames:
+                    write(aside / name, content)
     return folders
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def whole(path: Path, sooner: tuple[str, ...] = ()) -> Iterator[Path]:
     """A folder to write into. It takes the place of `path` when all is well, and is deleted when not:
-    at any moment, also with several writers, what lies there was written by one of them."""
+    at any moment, also with several writers, what lies there was written by one of them. A folder
+    that is there and has the files `sooner` stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    mine = f".{path.name}-{platform.node()}-"
-    for left in path.parent.glob(f"{mine}*"):
-        if not Path("/proc", left.name.removeprefix(mine).split("-")[0]).exists():
-            shutil.rmtree(left, ignore_errors=True)  # its process was killed
-    aside = Path(tempfile.mkdtemp(prefix=f"{mine}{os.getpid()}-", dir=path.parent))
-    aside.chmod(0o755)
+    aside = _aside(path)
+    aside.mkdir()
     try:
         yield aside
         for turn in count():
@@ -259,11 +224,55 @@ def whole(path: Path) -> Iterator[Path]:
             except OSError:  # something is there: not removed in place, a kill would leave a part
                 if not path.exists():
                     raise
+                if sooner and _has(path, sooner):
+                    break
                 with suppress(FileNotFoundError):  # another writer did the same
                     path.rename(f"{aside}-old{turn}")
     finally:
         for left in path.parent.glob(f"{aside.name}*"):
-            shutil.rmtree(left, ignore_errors=True)
+            _remove(left)
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file aside, to the disk, and rename it into place: after a kill or a full disk it is
+    the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = _aside(path)
+    try:
+        with open(aside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    if stamp := os.environ.get("MODVAR_WRITTEN"):  # of the analysis that writes
+        with open(stamp, "a") as file:
+            file.write(f"{os.path.relpath(path)}\n")
+
+
+def _aside(path: Path) -> Path:
+    """What this process writes before it takes the place of `path`; the same of processes of this
+    machine that were killed is deleted."""
+    mine = f".{path.name}-{platform.node()}-"
+    for left in path.parent.glob(f"{escape(mine)}*"):
+        pid = left.name.removeprefix(mine).split("-")[0]
+        if pid == str(os.getpid()) or not Path("/proc", pid).exists():
+            _remove(left)
+    return path.with_name(f"{mine}{os.getpid()}")
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _has(path: Path, names: tuple[str, ...]) -> bool:
+    return all((path / name).is_file() for name in names)
+
+
+def write_table(table: pd.DataFrame, path: Path, index: bool = False, **options) -> None:
+    """Write a CSV file, whole or not at all. Options are those of `to_csv`."""
+    write(path, table.to_csv(index=index, **options).encode())
 
 
 def save_group(settings: Settings, networks: list[Run], tables: dict[str, pd.DataFrame]) -> Path:
@@ -289,12 +298,12 @@ def published(study: str) -> Iterator[Run]:
         arm, group = path.parts[-3:-1]
         try:
             with safe_open(path, "pt") as file:
-                if file.metadata() != {"arm": arm, "group": group}:
-                    raise ValueError(f"it is of {' '.join((file.metadata() or {}).values())}")
+                of = file.metadata() or {}
+                if of != {"arm": arm, "group": group}:
+                    raise ValueError(f"it is of {of.get('arm')} {of.get('group')}")
                 weights = {key: file.get_tensor(key) for key in file.keys()}
             history = pd.read_csv(path.with_name("history.csv"))
-            rows = pd.read_csv(path.with_name("runs.csv")).to_dict("records")
-            for row in rows:
+            for row in read_table(path.with_name("runs.csv"), KEYS).to_dict("records"):
                 values = {name: row[name] for name in Settings().saved() if name in row}
                 settings = Settings.of_saved(values, study=study)
                 own = f"{settings.seed}/"
@@ -303,14 +312,44 @@ def published(study: str) -> Iterator[Run]:
                 run = Run(path.parent, settings, epochs.reset_index(drop=True), mine, row)
                 run.network()
                 yield run
-        except (ValueError, KeyError, OSError, RuntimeError, SafetensorError) as error:
-            why = (str(error) or type(error).__name__).splitlines()[0]
-            raise InputError(f"study: {path} cannot be used ({why}); restore the group") from None
+        except UNUSABLE as error:
+            raise InputError(f"study: {path} cannot be used ({_why(error)}); restore it") from None
+
+
+def read_table(path: Path, needed: list[str]) -> pd.DataFrame:
+    """A table of a group, that has the columns needed. Errors: InputError, when it is damaged or of
+    another arm."""
+    try:
+        part = pd.read_csv(
+            path,
+            dtype=dict.fromkeys(TEXT, str),
+            keep_default_na=False,
+            na_values=[""],
+            low_memory=False,
+        )
+        if part.empty:
+            raise ValueError("it has no rows")
+        for name in needed:
+            if name not in part:
+                raise ValueError(f"it has no column {name}")
+            if name not in TEXT and not pd.api.types.is_numeric_dtype(part[name]):
+                raise ValueError(f"{name} has text where numbers belong")
+        if not path.read_bytes().endswith(b"\n"):
+            raise ValueError("its last line is cut short")
+        arms = part[KEYS[:-1]].astype(str).drop_duplicates().agg("-".join, axis=1)
+        names = [arm.removesuffix("-default") for arm in arms]
+        if names != [path.parent.parent.name] or not re.fullmatch(r"[\w.-]+", names[0]):
+            raise ValueError(f"it is of {' and '.join(names)}")
+    except (ValueError, OSError) as error:
+        raise InputError(
+            f"study: {path} is damaged ({_why(error)}); restore or delete its group"
+        ) from None
+    return part.fillna({"note": ""})
 
 
 def load(path: Path, study: str = "original") -> Run:
-    """Read a network; one line of error that names the file when it is missing or damaged."""
-    mend = "delete the folder and train again"
+    """Read a network. Errors: InputError, which names the file that is missing or damaged."""
+    mend, name = "delete the folder and train again", FILES[0]
     try:
         for name in FILES:
             if not (path / name).is_file():
@@ -319,92 +358,54 @@ def load(path: Path, study: str = "original") -> Run:
         settings = Settings.of_saved(json.loads((path / name).read_text()), study=study)
         if (path.parent.name, path.name) != (settings.arm, run_folder(settings).name):
             raise ValueError(f"it belongs in {settings.arm}/{run_folder(settings).name}")
-        name = "history.csv"
+        name, epochs = "history.csv", list(range(settings.epochs))
         history = pd.read_csv(path / name, dtype=float).astype({"epoch": int})
-        if list(history) != training.COLUMNS or list(history["epoch"]) != list(
-            range(settings.epochs)
-        ):
-            raise ValueError(
-                f"allowed: columns {', '.join(training.COLUMNS)}, epochs 0 to {settings.epochs - 1}"
-            )
+        if list(history) != training.COLUMNS or list(history["epoch"]) != epochs:
+            columns = ", ".join(training.COLUMNS)
+            raise ValueError(f"allowed: columns {columns}, epochs 0 to {settings.epochs - 1}")
         name = "provenance.json"
-        provenance = json.loads((path / name).read_text())
+        provenance = {**json.loads((path / name).read_text())}
+        if "data" not in provenance or not provenance.keys().isdisjoint(settings.saved()):
+            raise ValueError(f"it has {', '.join(provenance) or 'nothing'}")
         name = "weights.safetensors"
         run = Run(path, settings, history, load_file(path / name), provenance)
         run.network()
-        name = "frames.safetensors"
-        run.network(max(run.frames, default=0))
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RuntimeError,
-        SafetensorError,
-    ) as error:
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        name, shapes = FRAMES, {k: weight.shape for k, weight in run.weights.items()}
+        for frame in run.frames.values():
+            if {k: weight.shape for k, weight in frame.items()} != shapes:
+                raise ValueError("weights of another architecture")
+    except UNUSABLE as error:
+        why = _why(error)
         if why.startswith(("architecture: got", "regime: got")):
             mend = f"if that is of your own, set MODVAR_OWN to its file; else {mend}"
         raise InputError(f"run: {path / name} cannot be used ({why}); {mend}") from None
     return run
 
 
+def _why(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 def paths(study: str) -> list[Path]:
-    """The folders of all networks of a study; one line of error when there are none."""
-    folders = sorted((study_folder(study) / "runs").glob("*/seed-*"))
-    if not folders:
-        raise InputError(
-            f"study: {study!r} has no networks in {study_folder(study)}; train some, with 02_train.ipynb"
-        )
-    return folders
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write a file aside, to the disk, and rename it into place: after a kill or a full disk it is
-    the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}-{os.getpid()}")
-    for left in path.parent.glob(f".{path.name}-*"):
-        if not Path("/proc", left.name.rpartition("-")[2]).exists():  # its process was killed
-            left.unlink(missing_ok=True)
-    try:
-        with open(aside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-        if stamp := os.environ.get("MODVAR_WRITTEN"):  # of the analysis that writes
-            with open(stamp, "a") as file:
-                file.write(f"{os.path.relpath(path)}\n")
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-
-
-def write_table(table: pd.DataFrame, path: Path, index: bool = False, **options) -> None:
-    """Write a CSV file, whole or not at all. Options are those of `to_csv`."""
-    write(path, table.to_csv(index=index, **options).encode())
+    """The folders of all networks of a study. Errors: InputError when there are none."""
+    if folders := sorted((folder := study_folder(study)).glob("runs/*/seed-*")):
+        return folders
+    raise InputError(f"study: {study!r} has no networks in {folder}; train some, with 02_train")
 
 
 def provenance(trained: Trained) -> dict:
     """Where a network came from."""
     git = ["git", "-C", data.ROOT, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    commit = (
-        subprocess.run(git, capture_output=True, text=True).stdout.strip()
-        if shutil.which("git")
-        else ""
-    )
+    said = subprocess.run(git, capture_output=True, text=True).stdout if shutil.which("git") else ""
+    commit, dirty = said.strip().removesuffix("-dirty"), said.strip().endswith("-dirty")
     cpus = Path("/proc/cpuinfo").read_text() if os.path.exists("/proc/cpuinfo") else ""
     model = re.search(r"model name\s*: (.*)", cpus)
+    packages = ("torch", "torchvision", "numpy", "pandas", "scipy")
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "git": {"commit": commit.removesuffix("-dirty"), "dirty": commit.endswith("-dirty")}
-        if commit
-        else None,
+        "git": {"commit": commit, "dirty": dirty} if commit else None,
         "python": platform.python_version(),
-        "versions": {
-            name: version(name) for name in ("torch", "torchvision", "numpy", "pandas", "scipy")
-        },
+        "versions": {name: version(name) for name in packages},
         "device": trained.device,
         "cpu": f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores",
         "gpu": torch.cuda.get_device_name() if trained.device.startswith("cuda") else None,
@@ -421,53 +422,16 @@ def tables(networks: list[Run]) -> dict[str, pd.DataFrame]:
     rows = []
     for run in networks:
         origin = {name: value for name, value in run.provenance.items() if name != "files"}
-        origin["data"] = hashlib.sha256(_json(origin["data"])).hexdigest()[
-            :12
-        ]  # one checksum for several
+        checksums = hashlib.sha256(_json(origin["data"])).hexdigest()
+        origin["data"] = checksums[:12]  # one for all files
         rows.append(pd.DataFrame([run.settings.saved()]).join(pd.json_normalize(origin)))
     histories = [run.history.assign(**run.key)[[*KEYS, *run.history.columns]] for run in networks]
-    return {
-        "runs": pd.concat(rows, ignore_index=True),
-        "history": pd.concat(histories, ignore_index=True),
-    }
+    parts = {"runs": rows, "history": histories}
+    return {name: pd.concat(part, ignore_index=True) for name, part in parts.items()}
 
 
 def _json(value: dict) -> bytes:
     return f"{json.dumps(value, indent=2)}\n".encode()
-
-
-def read_table(path: Path, needed: list[str]) -> pd.DataFrame:
-    try:
-        part = pd.read_csv(
-            path,
-            dtype={name: str for name in TEXT},
-            keep_default_na=False,
-            na_values=[""],
-            low_memory=False,
-        )
-        if absent := [name for name in needed if name not in part]:
-            raise ValueError(f"it has no column {absent[0]}")
-        texts = [
-            name
-            for name in needed
-            if name not in TEXT and not pd.api.types.is_numeric_dtype(part[name])
-        ]
-        if texts:
-            raise ValueError(f"{texts[0]} has text where numbers belong")
-        if not path.read_bytes().endswith(b"\n"):
-            raise ValueError("its last line is cut short")
-        names = [
-            "-".join(arm).removesuffix("-default")
-            for arm in part[KEYS[:-1]].astype(str).drop_duplicates().to_numpy()
-        ]
-        if names != [path.parent.parent.name] or not re.fullmatch(r"[\w.-]+", names[0]):
-            raise ValueError(f"it is of {' and '.join(names) or 'no network'}")
-    except (ValueError, OSError) as error:
-        why = str(error).splitlines()[0]
-        raise InputError(
-            f"study: {path} is damaged ({why}); delete it and measure its networks again"
-        ) from None
-    return part.fillna({"note": ""})
 
 
 if __name__ == "__main__":  # python -m modvar_lib.runs STUDY NOTEBOOK

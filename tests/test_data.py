@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from modvar_lib import data
+from modvar_lib import data, runs
 from modvar_lib.errors import InputError
 
 
@@ -125,3 +125,10 @@ def test_one_hot_digits_are_blocks_at_ten_places_with_noise_of_their_own():
 def test_one_hot_is_made_and_not_fetched():
     with pytest.raises(InputError, match="dataset: got 'OneHot'; allowed: MNIST"):
         data.fetch("OneHot")
+
+
+@pytest.mark.parametrize("variable", ["MODVAR_DATA", "MODVAR_RESULTS"])
+def test_a_folder_of_nobody_is_one_line(monkeypatch, variable):
+    monkeypatch.setenv(variable, "~nobody-knows/x")
+    with pytest.raises(InputError, match=rf"^{variable}: got '~nobody-knows/x'; allowed: a folder"):
+        data.digits() if variable == "MODVAR_DATA" else runs.study_folder("toy")

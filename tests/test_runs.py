@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from safetensors.torch import save as to_bytes
 
 from modvar_lib import goals, models, runs, training
@@ -225,7 +225,7 @@ def test_other_settings_never_overwrite(saved, toy, untouched):
     for name, value, was in (("epochs", 5, 3), ("penalty", 0.1, 0.0), ("standardise", True, False)):
         with pytest.raises(
             InputError,
-            match=rf"^{name}: got {value}, but .*seed-000 was trained with {was}; allowed: ",
+            match=rf"^{name}: got {value}, but .*seed-000 have {was}; allowed: .*-p study mine",
         ):
             runs.complete(toy(regime="varying", seeds="0-1", **{name: value}))
     assert content(saved[2][0].parent) == before
@@ -298,6 +298,9 @@ DAMAGE = {
     "settings that are no text": ("settings.json", b"\xff\xfe"),
     "settings without a seed": ("settings.json", b"{}"),
     "a list for settings": ("settings.json", b"[]"),
+    "a list for provenance": ("provenance.json", b"[]"),
+    "nothing for provenance": ("provenance.json", b"{}"),
+    "provenance with a setting": ("provenance.json", b'{"data": {}, "seed": 3}'),
     "another history": ("history.csv", b"epoch,test_r2\n0,1\n"),
     "words in the history": (
         "history.csv",
@@ -327,10 +330,21 @@ def test_a_damaged_network_is_one_line_naming_the_file(saved, case):
     assert "train again" in line and ("MODVAR_OWN" in line) == ("no known regime" in case)
 
 
-def test_damaged_frames_are_one_line(saved):
-    (saved[2][0] / "frames.safetensors").write_bytes(b"x")
-    with pytest.raises(InputError, match=r"^run: .*frames.safetensors (is damaged|cannot be used)"):
-        runs.load(saved[2][0], "toy").frames  # noqa: B018
+@pytest.mark.parametrize(
+    "damage", [b"x", to_bytes({"1/readout.bias": torch.zeros(7)}), to_bytes({"x": torch.zeros(1)})]
+)
+def test_damaged_frames_are_one_line(saved, damage):
+    """Of the first moment, too."""
+    path = saved[2][0] / "frames.safetensors"
+    first = min(runs.load(path.parent, "toy").frames)
+    if damage != b"x":
+        damage = to_bytes(
+            load_file(path)
+            | {name.replace("1/", f"{first}/"): w for name, w in load(damage).items()}
+        )
+    path.write_bytes(damage)
+    with pytest.raises(InputError, match=r"^run: .*frames.safetensors cannot be used"):
+        runs.load(path.parent, "toy")
 
 
 def test_a_network_in_the_wrong_place_is_damage(saved):
@@ -428,3 +442,30 @@ def test_two_writers_of_one_folder_leave_a_whole_one(tmp_path):
     assert os.listdir(tmp_path) == ["group"]
     assert len({path.read_text() for path in (tmp_path / "group").iterdir()}) == 1
     assert sorted(os.listdir(tmp_path / "group")) == ["a", "b", "c"]
+
+
+RACE = """import sys
+from dataclasses import replace
+from modvar_lib import runs, training
+from modvar_lib.settings import Settings
+runs.provenance = lambda _: {"data": {}}
+run = runs.load(runs.Path(sys.argv[1]), "toy")
+trained = training.Trained(run.settings, run.history, run.weights, {}, "cpu", 0, 1)
+for turn in range(60):
+    own = run.settings.model_copy(update={"study": f"toy{turn // 3}"})
+    (path,) = runs.save([replace(trained, settings=own)])
+    assert runs.load(path, own.study).settings == own
+"""
+
+
+def test_processes_that_save_the_same_network_all_find_it_whole(saved, results):
+    """What the first has saved stays, and is what the others read."""
+    words = [sys.executable, "-c", RACE, str(saved[2][1])]
+    racers = [subprocess.Popen(words, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    for racer in racers:
+        said = racer.communicate()[1]
+        assert racer.returncode == 0, said
+    for number in range(20):
+        folder = results / f"toy{number}" / "runs" / "MNIST-mlp-varying"
+        assert os.listdir(folder) == ["seed-001"]
+        assert sorted(os.listdir(folder / "seed-001")) == sorted(runs.FILES)
