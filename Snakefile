@@ -34,9 +34,12 @@ def execute(name, parameters, group=""):
 
 
 def train_and_measure(arm, span):
-    """Likewise 02 and 03, with the same parameters."""
+    """Likewise 02, and 03, which needs names alone."""
     values = GROUPS[arm, span].model_dump() | {"seeds": ",".join(map(str, GROUPS[arm, span].seeds))}
-    return "; ".join(execute(name, values, f"-{arm}-{span}") for name in ("02_train", "03_metric"))
+    named = {name: values[name] for name in ("study", *runs.KEYS[:-1], "seeds", "also")}
+    del values["also"]
+    given = {"02_train": values, "03_metric": named}
+    return "; ".join(execute(name, given[name], f"-{arm}-{span}") for name in given)
 
 
 def analyse(name):

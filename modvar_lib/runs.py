@@ -20,7 +20,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -134,9 +134,7 @@ def complete(settings: Settings) -> list[Run]:
     ('varying', 1, torch.Size([1, 1]))
     """
     absent = missing(settings)
-    networks = trained_already(settings, absent)
-    for network in networks:
-        settings.refuse_other(network.settings.saved(), network.path)
+    networks = trained(settings, but=absent)
     if not absent:
         return networks
     for path in group_folder(settings).parent.glob("*/runs.csv"):
@@ -147,18 +145,29 @@ def complete(settings: Settings) -> list[Run]:
             )
     asked = settings.model_copy(update={"seeds": absent})
     save(training.train(asked, data.digits(settings.dataset)))
-    return complete(settings)  # another process may have been sooner
+    return trained(settings)  # another process may have been sooner
 
 
-def trained_already(settings: Settings, but: tuple[int, ...] = ()) -> list[Run]:
-    """The networks of the seeds as they are on disk, but for some. Errors: InputError."""
-    return [load(run_folder(run), run.study) for run in settings.runs() if run.seed not in but]
+def trained(settings: Settings, but: Collection[int] = (), named: bool = False) -> list[Run]:
+    """The networks as they are on disk, but for some seeds. named: the settings are those of the
+    first, found by its name, not those that were asked for. Errors: InputError."""
+    seeds = [run for run in settings.runs() if run.seed not in but]
+    networks = [load(run_folder(run), run.study) for run in seeds]
+    for network in networks:
+        asked = networks[0].settings if named else settings
+        asked.refuse_other(network.settings.saved(), network.path)
+        if training.kept_epochs(settings) and not network.frames:
+            raise InputError(
+                f"frames: got {settings.frames}, but none were kept of {network.path}; allowed: 0, "
+                "another study or variant, or delete that folder"
+            )
+    return networks
 
 
 def lacks(settings: Settings) -> list[str]:
     """The tables that a group still lacks: none of a whole one. Errors: InputError where a part of them
     is there and its networks are not, so that only training others could bring the rest."""
-    folder, names = group_folder(settings), TABLES[: None if settings.frames else -1]
+    folder, names = group_folder(settings), TABLES[: None if training.kept_epochs(settings) else -1]
     absent = [name for name in names if not (folder / name).is_file()]
     if 0 < len(absent) < len(names) and missing(settings):
         raise InputError(

@@ -22,6 +22,7 @@ from modvar_lib import goals, models, runs, training
 from modvar_lib.analysis import study
 from modvar_lib.config import read_config
 from modvar_lib.errors import InputError
+from modvar_lib.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -231,6 +232,19 @@ def test_other_settings_never_overwrite(saved, toy, untouched):
     assert content(saved[2][0].parent) == before
 
 
+def test_networks_are_found_by_their_names_alone(saved, toy):
+    """Whatever they were trained with; all with the same, and all there."""
+    _, _, paths = saved
+    asked = Settings(study="toy", regime="varying", seeds="0-1")
+    assert [run.settings.epochs for run in runs.trained(asked, named=True)] == [3, 3]
+    written = json.loads((paths[1] / "settings.json").read_text()) | {"learning_rate": 0.5}
+    (paths[1] / "settings.json").write_text(json.dumps(written))
+    with pytest.raises(InputError, match=r"^learning_rate: got 0.001, but .*seed-001 have 0.5; "):
+        runs.trained(asked, named=True)
+    with pytest.raises(InputError, match=r"^run: .*seed-002/settings.json .*it is missing"):
+        runs.trained(asked.model_copy(update={"seeds": (0, 2)}), named=True)
+
+
 def test_networks_whose_tables_are_there_are_not_trained_anew(saved, toy, untouched):
     settings, _, folders = saved
     table = runs.tables([runs.load(path, settings.study) for path in folders])["runs"]
@@ -249,6 +263,12 @@ def test_frames_device_and_what_is_measured_besides_do_not_determine_a_network(
     assert (
         runs.missing(toy(regime="varying", seeds="0-1", frames=0, also="seen", device="auto")) == ()
     )
+
+
+def test_frames_that_were_not_kept_are_one_line(saved, toy, untouched):
+    (saved[2][0] / "frames.safetensors").unlink()
+    with pytest.raises(InputError, match=r"^frames: got 2, but none were kept of .*seed-000; allo"):
+        runs.complete(toy(regime="varying", seeds="0-1", frames=2))
 
 
 @pytest.mark.parametrize("fails", ["provenance", "to_bytes"])

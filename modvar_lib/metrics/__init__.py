@@ -7,7 +7,7 @@ is NaN. Tables add the columns that name the network; `copy`, "trained" or what 
 all others together: they are measured where `also` asks for them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,7 +25,7 @@ from modvar_lib.metrics import transfer
 from modvar_lib.metrics.subject import Property, Subject, tidy  # noqa: F401 (for a measure of one's own)
 from modvar_lib.runs import KEYS, Run
 from modvar_lib.settings import Settings
-from modvar_lib.training import kept_epochs, one_thread
+from modvar_lib.training import one_thread
 
 Splits = tuple[data.Digits, data.Digits]
 ROW = ["layer", "side", "measure", "value", "note"]
@@ -154,29 +154,25 @@ def measure_transfer(run: Run, splits: Splits) -> pd.DataFrame:
     return pd.concat(parts)[COLUMNS]
 
 
-def measure_training(
-    run: Run, splits: Splits, pairs: int = 2000, epochs: tuple | None = None
-) -> pd.DataFrame:
-    """The measures in FOLLOWED through training, side `both`: before it, after those of `epochs`
-    (None: all) of which the run has frames, and at the end. Columns: KEYS, epoch (so many are
-    done), layer, place, side, measure, value (to six digits)."""
-    moments = [
-        _table(run, subject, measure_network(subject, FOLLOWED), note).assign(epoch=epoch)
-        for epoch, subject, note in _moments(run, splits, pairs, epochs)
-    ]
-    table = (
-        pd.concat(moments)
-        .query("side == 'both' and measure not in @DERIVED")
-        .reset_index(drop=True)
-    )
+def measure_training(run: Run, splits: Splits, pairs: int = 2000) -> pd.DataFrame:
+    """The measures in FOLLOWED through training, side `both`: before it, after those epochs of
+    which the run has frames, and at the end. Columns: KEYS, epoch (so many are done), layer, place,
+    side, measure, value (to six digits)."""
+    moments = []
+    for epoch in sorted({0, *run.frames, run.settings.epochs}):
+        subject, note = _subject(run, splits, pairs, epoch)
+        table = _table(run, subject, measure_network(subject, FOLLOWED), note)
+        moments.append(table.assign(epoch=epoch))
+    table = pd.concat(moments, ignore_index=True)
+    table = table.query("side == 'both' and measure not in @DERIVED").reset_index(drop=True)
     table["value"] = [float(f"{value:.6g}") for value in table["value"]]
     return table[[*KEYS, "epoch", "layer", "place", "side", "measure", "value"]]
 
 
 def measure_group(settings: Settings, runs: list[Run]) -> dict[str, pd.DataFrame]:
-    """The tables of a group, on all cores: `measures`, with the copies in `settings.also`; with
-    `settings.frames`, `training`."""
-    splits, epochs = data.digits(settings.dataset), kept_epochs(settings)
+    """The tables of a group, on all cores: `measures`, with the copies in `settings.also`; and, of
+    networks that have frames, `training`."""
+    splits = data.digits(settings.dataset)
     copies = ["trained", *filter(None, map(str.strip, settings.also.split(",")))]
     jobs = [
         ("measures", partial(measure_transfer, run, splits))
@@ -185,10 +181,7 @@ def measure_group(settings: Settings, runs: list[Run]) -> dict[str, pd.DataFrame
         for run in runs
         for copy in copies
     ]
-    if settings.frames:
-        jobs += [
-            ("training", partial(measure_training, run, splits, epochs=epochs)) for run in runs
-        ]
+    jobs += [("training", partial(measure_training, run, splits)) for run in runs if run.frames]
     label, tables = f"measuring {settings.arm} {settings.group}", {}
     with (
         one_thread(True) as cores,
@@ -215,15 +208,6 @@ def _subject(
         if all((parts.energy <= HUGE**2).all() for parts in subject.anova.values()):
             return subject, ""
     return Subject(run.network(0), splits, draws[:20], seed), DIVERGED
-
-
-def _moments(
-    run: Run, splits: Splits, pairs: int, epochs: tuple | None
-) -> Iterator[tuple[int, Subject, str]]:
-    for epoch in sorted(
-        {0, run.settings.epochs, *(set(run.frames) & set(run.frames if epochs is None else epochs))}
-    ):
-        yield epoch, *_subject(run, splits, pairs, epoch)
 
 
 def _table(run: Run, subject: Subject, rows: list[dict], note: str) -> pd.DataFrame:
