@@ -286,6 +286,15 @@ def test_transfer_starts_from_the_network_and_learns(splits, monkeypatch):
     )
 
 
+def test_transfer_of_a_readout_of_ones_own(splits, monkeypatch):
+    """One that is not a linear map."""
+    monkeypatch.setattr(transfer, "STEPS", (0, 1))
+    network = models.initial("mlp", 3)
+    network.readout = torch.nn.Sequential(network.readout)
+    rows = transfer.rows(network, splits, 3, test_pairs=20)
+    assert all(np.isfinite(row["value"]) for row in rows)
+
+
 def test_a_group_is_measured_for_transfer_where_asked(group, splits, monkeypatch):
     monkeypatch.setattr(transfer, "STEPS", (0, 1))
     settings, networks, _ = group

@@ -4,12 +4,12 @@ network did not have.
 - `refit_r2`: held-out R² of the best linear readout, mean over 16 draws of (a, b) as in `varying`,
   always the same.
 - `refit_r2_difference`: the same for x - y, which a network that kept only x + y cannot give.
-- `refit_steps`: steps of Adam (rate 0.01, all pairs at once, from the trained readout; at most
-  5,000) until the squared error is within 5 % of the goal's variance of the best; median over the
-  draws.
+- `refit_steps`: steps of Adam (rate 0.01, all pairs at once, from the trained readout, of several
+  outputs from the first; at most 5,000) until the squared error is within 5 % of the goal's
+  variance of the best; median over the draws.
 
-R² is 1 at best and, but for sampling, 0 at least. Layer `bottleneck` only; for goals of one output.
-NaN, with the reason, where the bottleneck is constant. Source: Kashtan and Alon, PNAS 102 (2005),
+R² is 1 at best and, but for sampling, 0 at least. Layer `bottleneck` only. NaN, with the reason,
+where the bottleneck is constant. Source: Kashtan and Alon, PNAS 102 (2005),
 doi:10.1073/pnas.0503610102 (modular goals adapt faster).
 """
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from modvar_lib import goals
+from modvar_lib.data import RESERVED
 from modvar_lib.metrics.subject import INF, NOTHING_VARIES, Property, Subject, tidy
 
 GOALS, STEPS, RATE = 16, 5000, 0.01
@@ -31,7 +32,7 @@ PROPERTIES = {
 
 def rows(subject: Subject) -> list[dict]:
     """A row of each measure, of the bottleneck."""
-    fresh = [goals.drawn(0, 2**31 + i, goals.Schedule()) for i in range(GOALS)]
+    fresh = [goals.drawn(0, RESERVED + i, goals.Schedule()) for i in range(GOALS)]
     weights, half = torch.tensor([*fresh, (1, -1)]).double().T, len(subject.digits) // 2  # [2, G]
 
     def problem(pairs: Tensor) -> tuple[Tensor, Tensor]:  # features [n, 3] and goals [n, G]

@@ -20,7 +20,7 @@ from modvar_lib.metrics.subject import INF, Property, tidy
 
 GOALS, EPOCHS, BATCH, RATE = 8, 2, 256, 1e-3
 STEPS = (0, 8, 30, 118, 235, 470)
-UNUSED = 2**31  # epochs from here on are in no training, seeds from here on in no study
+UNUSED = data.RESERVED  # epochs from here on are in no training, seeds from here on in no study
 SEVERAL = "for goals of one output"
 PROPERTIES = {f"transfer_r2_{step}": Property(-INF, 1, ("permutation",)) for step in STEPS}
 
@@ -29,11 +29,9 @@ def rows(
     network: nn.Module, splits: tuple[data.Digits, data.Digits], seed: int, test_pairs: int = 2000
 ) -> list[dict]:
     """A row of each measure."""
-    values = (
-        [float("nan")] * len(STEPS)
-        if network.readout.out_features > 1
-        else fine_tuned(network, splits, seed, test_pairs)
-    )
+    values = [float("nan")] * len(STEPS)
+    if network(torch.zeros(1, 2, 28, 28)).shape[1] == 1:
+        values = fine_tuned(network, splits, seed, test_pairs)
     return tidy("readout", dict(zip(PROPERTIES, values)), SEVERAL)
 
 
