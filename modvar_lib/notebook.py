@@ -8,7 +8,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from modvar_lib import data
+from modvar_lib import __version__, data
 from modvar_lib.errors import InputError, lookup, one_line
 from modvar_lib.settings import Settings
 
@@ -70,9 +70,7 @@ def injected() -> list[str]:
 
 def versions() -> str:
     """One line: Python, torch and modvar."""
-    return (
-        f"Python {platform.python_version()}, torch {version('torch')}, modvar {version('modvar')}"
-    )
+    return f"Python {platform.python_version()}, torch {version('torch')}, modvar {__version__}"
 
 
 def done(following: str, *paths: Path) -> None:
