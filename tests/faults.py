@@ -23,15 +23,25 @@ LINKED = ("data", "results", "figures", ".git", ".venv")  # only read, and large
 WORDS = {0: "GREEN", 1: "red"}  # by exit status of pytest
 
 
+def read() -> list[dict]:
+    with open(Path(__file__).with_suffix(".csv"), newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def text_of(path: Path) -> str:
+    """Of a notebook, of its cells."""
+    if path.suffix != ".ipynb":
+        return path.read_text()
+    return "\0".join("".join(cell["source"]) for cell in json.loads(path.read_text())["cells"])
+
+
 def plant(fault: dict, path: Path) -> None:
-    text = path.read_text()
-    if path.suffix == ".ipynb":
-        notebook = json.loads(text)
-        text = "\0".join("".join(cell["source"]) for cell in notebook["cells"])
+    text = text_of(path)
     if text.count(fault["old"]) != 1:
         raise ValueError(f"{text.count(fault['old'])} times there: {fault['old']}")
     text = text.replace(fault["old"], fault["new"])
     if path.suffix == ".ipynb":
+        notebook = json.loads(path.read_text())
         for cell, source in zip(notebook["cells"], text.split("\0"), strict=True):
             cell["source"] = source
         text = json.dumps(notebook)
@@ -69,8 +79,7 @@ def trial(fault: dict) -> tuple[str, str, float]:
 
 
 def main() -> None:
-    with open(Path(__file__).with_suffix(".csv"), newline="") as file:
-        faults = {fault["name"]: fault for fault in csv.DictReader(file)}
+    faults = {fault["name"]: fault for fault in read()}
     if unknown := [name for name in sys.argv[1:] if name not in faults]:
         sys.exit(f"NAME: got {unknown[0]!r}; allowed: {', '.join(faults)}")
     chosen = [faults[name] for name in sys.argv[1:] or faults]

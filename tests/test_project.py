@@ -4,12 +4,14 @@ import ast
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
 from importlib.metadata import version
 from itertools import chain
 
+import faults
 import pytest
 import yaml
 from packaging.requirements import Requirement
@@ -108,6 +110,24 @@ def test_importing_is_light():
         subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True).stdout.strip()
         == "[]"
     )
+
+
+def test_the_package_outside_its_checkout_is_one_plain_line(tmp_path):
+    shutil.copytree(data.ROOT / "modvar_lib", tmp_path / "modvar_lib")
+    words = [sys.executable, "-c", "import modvar_lib"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode and last.startswith("ImportError: modvar_lib: config/, data/, ")
+
+
+def test_every_fault_is_planted_somewhere_and_caught_by_a_test_that_is_there():
+    """Of tests/faults.csv, without planting any: its text is once in its file."""
+    for fault in faults.read():
+        text = faults.text_of(data.ROOT / fault["file"])
+        assert text.count(fault["old"]) == 1, f"{fault['name']}: not once in {fault['file']}"
+        for test in fault["tests"].split():
+            file, name = test.partition("[")[0].split("::")
+            assert f"def {name}(" in (data.ROOT / file).read_text(), fault["name"]
 
 
 @pytest.mark.parametrize("words", [["check"], ["format", "--check"]], ids=" ".join)
