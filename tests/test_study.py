@@ -131,7 +131,7 @@ def spoilt(name, change, why):
         change(path)
         return (
             name,
-            rf"study: .*MNIST-mlp-fixed/002-003/{name}.csv is damaged \({why}.*\); delete it and measure",
+            rf"study: .*MNIST-mlp-fixed/002-003/{name}.csv is damaged \({why}.*\); restore",
         )
 
     return spoil
