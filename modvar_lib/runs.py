@@ -300,27 +300,34 @@ def save_group(settings: Settings, networks: list[Run], tables: dict[str, pd.Dat
     return group_folder(settings)
 
 
-def published(study: str) -> Iterator[Run]:
-    """Every network whose weights are kept with the tables of its group; of its training there is the
-    history, and no frames. Errors: InputError, for a file that is damaged or of other networks."""
-    for path in sorted((study_folder(study) / "groups").glob("*/*/weights.safetensors")):
+def published(study: str, **where) -> Iterator[Run]:
+    """Networks whose weights are kept with the tables of their group; of their training there is the
+    history, and no frames. Of the study's folder, or, where there is none, of the project's own.
+    Errors: InputError, for a file that is damaged or of other networks.
+
+    where: settings that they have, each a value or a list of values."""
+    folder = study_folder(study)
+    folder = folder if folder.exists() else data.ROOT / "results" / study
+    wanted = {name: v if isinstance(v, list) else [v] for name, v in where.items()}
+    for path in sorted((folder / "groups").glob("*/*/weights.safetensors")):
         arm, group = path.parts[-3:-1]
         try:
+            rows = read_table(path.with_name("runs.csv"), KEYS)
+            rows = rows[rows[list(wanted)].isin(wanted).all(axis=1)].to_dict("records")
+            history = pd.read_csv(path.with_name("history.csv")) if rows else None
             with safe_open(path, "pt") as file:
                 of = file.metadata() or {}
                 if of != {"arm": arm, "group": group}:
                     raise ValueError(f"it is of {of.get('arm')} {of.get('group')}")
-                weights = {key: file.get_tensor(key) for key in file.keys()}
-            history = pd.read_csv(path.with_name("history.csv"))
-            for row in read_table(path.with_name("runs.csv"), KEYS).to_dict("records"):
-                values = {name: row[name] for name in Settings().saved() if name in row}
-                settings = Settings.of_saved(values, study=study)
-                own = f"{settings.seed}/"
-                mine = {k.removeprefix(own): v for k, v in weights.items() if k.startswith(own)}
-                epochs = history[history["seed"] == settings.seed][training.COLUMNS]
-                run = Run(path.parent, settings, epochs.reset_index(drop=True), mine, row)
-                run.network()
-                yield run
+                for row in rows:
+                    values = {name: row[name] for name in Settings().saved() if name in row}
+                    settings, own = Settings.of_saved(values, study=study), f"{row['seed']}/"
+                    keys = [key for key in file.keys() if key.startswith(own)]
+                    weights = {key.removeprefix(own): file.get_tensor(key) for key in keys}
+                    epochs = history[history["seed"] == row["seed"]][training.COLUMNS]
+                    run = Run(path.parent, settings, epochs.reset_index(drop=True), weights, row)
+                    run.network()
+                    yield run
         except UNUSABLE as error:
             raise InputError(f"study: {path} cannot be used ({_why(error)}); restore it") from None
 

@@ -267,18 +267,21 @@ def test_transfer_starts_from_the_network_and_learns(splits, monkeypatch):
     monkeypatch.setattr(transfer, "STEPS", (0, 40))
     network = models.initial("mlp", 3)
     weights = [p.clone() for p in network.parameters()]
-    before, after = (row["value"] for row in transfer.rows(network, splits, seed=3, test_pairs=500))
+    found = transfer.rows(network, splits, seed=3, test_pairs=500)
+    before, after, apart, learnt = (row["value"] for row in found)
+    assert [row["measure"][12:] for row in found] == ["0", "40", "difference_0", "difference_40"]
     rows = data.evaluation_pairs(3, 500)[:, :2]
     x, y = splits[1].labels.numpy()[rows].T
     with torch.no_grad():
         answer = network(data.halves(splits[1].images, torch.from_numpy(rows))).numpy()[:, 0]
     r2 = []
-    for i in range(transfer.GOALS):
-        a, b = goals.drawn(0, 2**31 + i, goals.Schedule())
+    fresh = [goals.drawn(0, 2**31 + i, goals.Schedule()) for i in range(transfer.GOALS)]
+    for a, b in [*fresh, (1, -1)]:
         spread = np.sqrt(8.25 * (a * a + b * b))
         wanted = 9 + (a * x + b * y - 4.5 * (a + b)) * np.sqrt(16.5) / spread
         r2.append(1 - np.mean((answer - wanted) ** 2) / wanted.var())
-    assert before == pytest.approx(np.mean(r2), rel=1e-4) and after > before
+    assert before == pytest.approx(np.mean(r2[:-1]), rel=1e-4) and after > before
+    assert apart == pytest.approx(r2[-1], rel=1e-4) and learnt > apart
     assert all(torch.equal(p, q) for p, q in zip(weights, network.parameters()))
     assert all(
         np.isnan(row["value"]) and row["note"]
@@ -301,7 +304,7 @@ def test_a_group_is_measured_for_transfer_where_asked(group, splits, monkeypatch
     table = metrics.measure_group(settings.model_copy(update={"also": "transfer"}), networks[:1])[
         "measures"
     ]
-    found = study.select(table, measure=list(transfer.PROPERTIES))
-    assert list(found["copy"]) == ["trained"] * 2 + ["untrained"] * 2 and set(found["layer"]) == {
+    found = table[table["measure"].str.startswith("transfer_")]
+    assert list(found["copy"]) == ["trained"] * 4 + ["untrained"] * 4 and set(found["layer"]) == {
         "readout"
     }

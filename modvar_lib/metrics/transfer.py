@@ -3,8 +3,9 @@ them?
 
 `transfer_r2_<steps>`: held-out R² after so many steps of Adam (rate 0.001, 256 pairs each; 235
 steps are an epoch), mean over 8 goals a·x + b·y drawn as in `varying`, always the same, each
-rescaled to the mean and the standard deviation of x + y. Every goal starts from the network as it
-is; training digits, pairs of the network's seed that no training has used.
+rescaled to the mean and the standard deviation of x + y. `transfer_r2_difference_<steps>`: of the
+goal x - y, likewise. Every goal starts from the network as it is; training digits, pairs of the
+network's seed that no training has used.
 
 R² is 1 at best, 0 for the best constant, unbounded below. Of the whole network: layer `readout`. An
 untrained network measured likewise is the value at chance. NaN, with the reason, for several
@@ -22,45 +23,51 @@ GOALS, EPOCHS, BATCH, RATE = 8, 2, 256, 1e-3
 STEPS = (0, 8, 30, 118, 235, 470)
 UNUSED = data.RESERVED  # epochs from here on are in no training, seeds from here on in no study
 SEVERAL = "for goals of one output"
-PROPERTIES = {f"transfer_r2_{step}": Property(-INF, 1, ("permutation",)) for step in STEPS}
+NAMES = ("transfer_r2", "transfer_r2_difference")
+PROPERTIES = {
+    f"{name}_{step}": Property(-INF, 1, ("permutation",)) for name in NAMES for step in STEPS
+}
 
 
 def rows(
     network: nn.Module, splits: tuple[data.Digits, data.Digits], seed: int, test_pairs: int = 2000
 ) -> list[dict]:
     """A row of each measure."""
-    values = [float("nan")] * len(STEPS)
+    names = [f"{name}_{step}" for name in NAMES for step in STEPS]
+    values = [float("nan")] * len(names)
     if network(torch.zeros(1, 2, 28, 28)).shape[1] == 1:
         values = fine_tuned(network, splits, seed, test_pairs)
-    return tidy("readout", dict(zip(PROPERTIES, values)), SEVERAL)
+    return tidy("readout", dict(zip(names, values)), SEVERAL)
 
 
 def fine_tuned(
     network: nn.Module, splits: tuple[data.Digits, data.Digits], seed: int, test_pairs: int
 ) -> list[float]:
-    """Mean R² over the goals after each of STEPS."""
+    """R² after each of STEPS: the mean over the goals, and then that of x - y."""
     training_digits, test_digits = splits
     tables = [
         goals.standardised(goals.linear(*goals.drawn(0, UNUSED + i, goals.Schedule())))
         for i in range(GOALS)
     ]
-    replicas = models.Replicas([network] * GOALS)
+    tables.append(goals.standardised(goals.linear(1, -1)))
+    replicas = models.Replicas([network] * len(tables))
     adam = models.OPTIMIZERS["adam"](replicas.leaves.values(), lr=RATE)
     scored = torch.from_numpy(
         data.evaluation_pairs(seed, test_pairs, len(test_digits))[:, :2]
-    ).expand(GOALS, -1, -1)
+    ).expand(len(tables), -1, -1)
     sought, values, step = training.targets_of(tables, test_digits, scored), [], 0
     for epoch in range(EPOCHS + 1):
         pairs = torch.from_numpy(
             data.training_pairs(seed, UNUSED + epoch, 60_000, len(training_digits))
-        ).expand(GOALS, -1, -1)
+        ).expand(len(tables), -1, -1)
         targets = training.targets_of(tables, training_digits, pairs)
         for batch, target in zip(pairs.split(BATCH, 1), targets.split(BATCH, 1)):
             if step in STEPS:
                 answers = training.evaluate(replicas, test_digits.images, scored, None, BATCH)
-                values.append(sum(training.mse_and_r2(answers, sought)[1]) / GOALS)
+                *drawn, difference = training.mse_and_r2(answers, sought)[1]
+                values.append((sum(drawn) / GOALS, difference))
             if step == STEPS[-1]:
-                return values
+                return [value for column in zip(*values) for value in column]
             adam.zero_grad()
             with torch.enable_grad():
                 (replicas(data.halves(training_digits.images, batch)) - target).square().mean(
