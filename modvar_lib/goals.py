@@ -13,7 +13,7 @@ goal throughout, all are x + y in the last `final_epochs` epochs.
 
 import inspect
 from collections.abc import Callable
-from functools import wraps
+from dataclasses import dataclass
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -22,7 +22,13 @@ from modvar_lib.data import rng
 from modvar_lib.errors import InputError, lookup
 
 DIGITS = np.arange(10, dtype=np.float32)
-MOST = 1_000_000
+MOST = 10**9
+
+
+def whole_number(default: int | None, least: int = 1, most: int = MOST, of: str = ""):
+    """A field of settings, with what a line of error says is allowed."""
+    allowed = f"a whole number from {least} to {of or most}"
+    return Field(default, ge=least, le=most, validate_default=True, description=allowed)
 
 
 class Schedule(BaseModel):
@@ -30,15 +36,10 @@ class Schedule(BaseModel):
     experiment's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    epochs: int = Field(100, ge=1, le=MOST, description=f"a whole number from 1 to {MOST}")
-    period: int = Field(10, ge=1, le=MOST, description=f"a whole number of epochs from 1 to {MOST}")
-    final_epochs: int = Field(
-        None,
-        ge=0,
-        validate_default=True,
-        description="a whole number from 0 to epochs; left out, a tenth of epochs",
-    )
-    max_coefficient: int = Field(8, ge=1, le=MOST, description=f"a whole number from 1 to {MOST}")
+    epochs: int = whole_number(100)
+    period: int = whole_number(10)
+    final_epochs: int = whole_number(None, 0, of="epochs; left out, a tenth of epochs")
+    max_coefficient: int = whole_number(8)
 
     @field_validator("final_epochs", mode="before")
     @classmethod
@@ -47,15 +48,31 @@ class Schedule(BaseModel):
 
 
 Goal = np.ndarray
-Regime = Callable[[int, int, Schedule], Goal]
+
+
+@dataclass(frozen=True)
+class Regime:
+    """A function (epoch, seed, schedule) -> goal, and what it does besides. restarts: the optimiser
+    starts afresh whenever `varying` would switch. ends_on_the_sum: whatever the function says, the
+    last `final_epochs` epochs are x + y."""
+
+    function: Callable[[int, int, Schedule], Goal]
+    restarts: bool = False
+    ends_on_the_sum: bool = False
+
+    def __call__(self, epoch: int, seed: int, schedule: Schedule) -> Goal:
+        final = epoch >= schedule.epochs - schedule.final_epochs
+        return SUM if self.ends_on_the_sum and final else self.function(epoch, seed, schedule)
+
+
 REGIMES: dict[str, Regime] = {}
 
 
-def regime(function: Regime | None = None, *, restarts: bool = False):
-    """Register a regime under its function's name (use as a decorator). restarts: the optimiser
-    starts afresh whenever `varying` would switch.
+def regime(function: Callable | None = None, **besides: bool):
+    """Register a regime under its function's name (use as a decorator). besides: fields of
+    `Regime`.
 
-    >>> @regime
+    >>> @regime(ends_on_the_sum=True)
     ... def difference(epoch, seed, schedule):
     ...     return linear(1, -1)
     >>> goal("difference", 0, 0, Schedule())[7, 2]
@@ -63,18 +80,15 @@ def regime(function: Regime | None = None, *, restarts: bool = False):
     >>> del REGIMES["difference"]
     """
     if function is None:
-        return lambda function: regime(function, restarts=restarts)
+        return lambda function: regime(function, **besides)
     name, parameters = function.__name__, inspect.signature(function)
     try:
         parameters.bind(0, 0, Schedule())
     except TypeError:
-        raise InputError(
-            f"regime: {name} takes {parameters}; allowed: (epoch, seed, schedule)"
-        ) from None
-    function.restarts = restarts
-    function.ends_on_the_sum = getattr(function, "ends_on_the_sum", False)
-    REGIMES[name] = function
-    return function
+        allowed = "(epoch, seed, schedule)"
+        raise InputError(f"regime: {name} takes {parameters}; allowed: {allowed}") from None
+    REGIMES[name] = Regime(function, **besides)
+    return REGIMES[name]
 
 
 def goal(name: str, epoch: int, seed: int, schedule: Schedule) -> Goal:
@@ -149,18 +163,6 @@ def fixed(epoch: int, seed: int, schedule: Schedule) -> Goal:
     return SUM
 
 
-def ends_on_the_sum(function: Regime) -> Regime:
-    """The regime whose last `final_epochs` epochs are x + y."""
-
-    @wraps(function)
-    def with_final_phase(epoch: int, seed: int, schedule: Schedule) -> Goal:
-        final = epoch >= schedule.epochs - schedule.final_epochs
-        return SUM if final else function(epoch, seed, schedule)
-
-    with_final_phase.ends_on_the_sum = True
-    return with_final_phase
-
-
 def drawn(epoch: int, seed: int, schedule: Schedule) -> tuple[int, int]:
     """a and b of an epoch: independent and uniform over the integers -max..max without 0, drawn
     anew at epochs 0, period, 2·period, ...
@@ -173,23 +175,20 @@ def drawn(epoch: int, seed: int, schedule: Schedule) -> tuple[int, int]:
     return a + (a >= 0), b + (b >= 0)  # -top..top-1, shifted over the gap at 0
 
 
-@regime
-@ends_on_the_sum
+@regime(ends_on_the_sum=True)
 def varying(epoch: int, seed: int, schedule: Schedule) -> Goal:
     """a·x + b·y, a and b drawn anew every `period` epochs."""
     return linear(*drawn(epoch, seed, schedule))
 
 
-@regime
-@ends_on_the_sum
+@regime(ends_on_the_sum=True)
 def offset(epoch: int, seed: int, schedule: Schedule) -> Goal:
     """x + y + k: the sum, with the mean that `varying` has at that time. An offset that varies."""
     a, b = drawn(epoch, seed, schedule)
     return SUM + np.float32(DIGITS.mean() * (a + b - 2))
 
 
-@regime
-@ends_on_the_sum
+@regime(ends_on_the_sum=True)
 def scaled(epoch: int, seed: int, schedule: Schedule) -> Goal:
     """s·(x + y), s the root mean square of a, constant: 5.05 for the original's -8..8. The size of
     the targets."""
@@ -198,16 +197,14 @@ def scaled(epoch: int, seed: int, schedule: Schedule) -> Goal:
     return linear(size, size)
 
 
-@regime
-@ends_on_the_sum
+@regime(ends_on_the_sum=True)
 def factor(epoch: int, seed: int, schedule: Schedule) -> Goal:
     """a·(x + y). It varies, with no need to keep the digits apart."""
     a, _ = drawn(epoch, seed, schedule)
     return linear(a, a)
 
 
-@regime
-@ends_on_the_sum
+@regime(ends_on_the_sum=True)
 def tables(epoch: int, seed: int, schedule: Schedule) -> Goal:
     """A random table, with the mean and variance that `varying` has at that time. It varies, and is
     not modular."""
@@ -217,8 +214,7 @@ def tables(epoch: int, seed: int, schedule: Schedule) -> Goal:
     return (like.mean() + like.std() * table).astype(np.float32)
 
 
-@regime
-@ends_on_the_sum
+@regime(ends_on_the_sum=True)
 def additive(epoch: int, seed: int, schedule: Schedule) -> Goal:
     """f(x) + g(y), f and g random functions of a digit, with the mean and variance that `varying`
     has at that time. It varies, and is modular, but not linear."""

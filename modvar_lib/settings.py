@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from modvar_lib import architectures, calibration  # noqa: F401 (architectures registers its own)
 from modvar_lib.data import DATASETS, RESERVED
 from modvar_lib.errors import InputError, lookup, shown
-from modvar_lib.goals import REGIMES, Schedule
+from modvar_lib.goals import REGIMES, Schedule, whole_number
 from modvar_lib.models import ARCHITECTURES, OPTIMIZERS
 
 REGISTRIES = {
@@ -24,44 +24,32 @@ BESIDES = dict.fromkeys([*calibration.COPIES, "seen", "clusterability", "transfe
 NOT_SAVED = {"study", "device", "frames", "also", "seeds"}  # they do not determine a run
 SEEDS = "whole numbers from 0 to 2147483647, each once, as a list or as text such as 0-3 or 0,2,5"
 MAX_SEEDS = 100_000
-MOST = 10**9
 NAME = "^[A-Za-z0-9][A-Za-z0-9._]{0,99}$"
+STUDY = NAME.replace("]{", "-]{")
 LETTERS = "up to 100 letters, digits, '.' and '_', first a letter or digit"
-
-
-def _number(default: int, least: int = 1, most: int = MOST):
-    return Field(default, ge=least, le=most, description=f"a whole number from {least} to {most}")
+ALSO = f"names among {', '.join(BESIDES)}, with commas between"
+FINITE = {"allow_inf_nan": False}
 
 
 class Settings(Schedule):
     """Everything an experiment depends on. The comment on each default says why it is the
     default."""
 
-    study: str = Field(
-        "original", pattern=NAME.replace("]{", "-]{"), description=f"{LETTERS}, or '-' within"
-    )
+    study: str = Field("original", pattern=STUDY, description=f"{LETTERS}, or '-' within")
     dataset: str = "MNIST"  # as the original
     architecture: str = "mlp"  # the original does not say; the plainest
     regime: str = "fixed"
     variant: str = Field("default", pattern=NAME, description=LETTERS)
     seeds: tuple[int, ...] = Field((0,), description=SEEDS)
-    pairs_per_epoch: int = _number(60_000)  # one pair for each training digit
-    batch_size: int = _number(256)  # not stated; an ordinary choice
+    pairs_per_epoch: int = whole_number(60_000)  # one pair for each training digit
+    batch_size: int = whole_number(256)  # not stated; an ordinary choice
     optimizer: str = "adam"  # not stated; the usual one
-    learning_rate: float = Field(
-        1e-3, gt=0, allow_inf_nan=False, description="a number above 0"
-    )  # Adam's default
-    standardise: bool = Field(
-        False, description="True or False"
-    )  # the original's targets change their size
-    penalty: float = Field(
-        0.0, ge=0, allow_inf_nan=False, description="a number from 0"
-    )  # the original has none
-    test_pairs: int = _number(5_000, least=2)  # standard error of R² below 0.005
-    frames: int = _number(0, 0, 10_000)  # about so many are kept; they change nothing
-    also: str = Field(
-        "", description=f"names among {', '.join(BESIDES)}, with commas between"
-    )  # measured besides
+    learning_rate: float = Field(1e-3, gt=0, **FINITE, description="a number above 0")  # Adam's
+    standardise: bool = Field(False, description="True or False")  # the original's change size
+    penalty: float = Field(0.0, ge=0, **FINITE, description="a number from 0")  # as the original
+    test_pairs: int = whole_number(5_000, 2)  # standard error of R² below 0.005
+    frames: int = whole_number(0, 0, 10_000)  # about so many are kept; they change nothing
+    also: str = Field("", description=ALSO)  # measured besides
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
 
     def __init__(self, **values: Any):
@@ -112,24 +100,20 @@ class Settings(Schedule):
 
     @model_validator(mode="after")
     def _final_phase(self):
-        got, all_of_them = (
-            f"final_epochs: got {self.final_epochs}; allowed:",
-            f"epochs, which is {self.epochs}",
-        )
-        if self.final_epochs > self.epochs:
-            raise ValueError(f"{got} a whole number from 0 to {all_of_them}")
+        allowed = f"a whole number from 0 to epochs, which is {self.epochs}"
         if self.final_epochs == self.epochs and REGIMES[self.regime].ends_on_the_sum:
-            raise ValueError(
-                f"{got} fewer than {all_of_them}, or {self.regime} would train x + y throughout"
+            allowed = (
+                f"fewer than epochs, which is {self.epochs}, or {self.regime} would never vary"
             )
-        return self
+        elif self.final_epochs <= self.epochs:
+            return self
+        raise ValueError(f"final_epochs: got {self.final_epochs}; allowed: {allowed}")
 
     @property
     def torch_device(self) -> str:
         """The device that `auto` stands for."""
-        return (
-            self.device if self.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-        )
+        auto = "cuda" if torch.cuda.is_available() else "cpu"
+        return auto if self.device == "auto" else self.device
 
     @property
     def arm(self) -> str:
@@ -176,10 +160,8 @@ class Settings(Schedule):
     def of_saved(cls, values: dict, **others) -> "Settings":
         """Those of a network that was saved; what did not exist when it was trained has its
         default. Errors: InputError."""
-        return cls(
-            **{("seeds" if name == "seed" else name): value for name, value in values.items()},
-            **others,
-        )
+        values = {"seeds" if name == "seed" else name: value for name, value in values.items()}
+        return cls(**values, **others)
 
 
 def parse_seeds(value: Any) -> tuple[int, ...]:
@@ -187,14 +169,15 @@ def parse_seeds(value: Any) -> tuple[int, ...]:
     else."""
     if isinstance(value, str):
         spans = [re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part) for part in value.split(",")]
-        ends = [(int(span[1]), int(span[2] or span[1])) for span in spans if span]
-        if len(ends) < len(spans) or any(
-            last < first or last - first >= MAX_SEEDS for first, last in ends
-        ):
+        if not all(spans):
+            raise ValueError
+        ends = [(int(span[1]), int(span[2] or span[1])) for span in spans]
+        steps = [last - first for first, last in ends]
+        if min(steps) < 0 or sum(steps) > MAX_SEEDS:
             raise ValueError
         value = [seed for first, last in ends for seed in range(first, last + 1)]
     seeds = (value,) if isinstance(value, int) else tuple(value)
-    whole = all(isinstance(s, int) and not isinstance(s, bool) and 0 <= s < RESERVED for s in seeds)
+    whole = all(type(seed) is int and 0 <= seed < RESERVED for seed in seeds)
     if not whole or not 0 < len(seeds) <= MAX_SEEDS or len(set(seeds)) < len(seeds):
         raise ValueError
     return seeds

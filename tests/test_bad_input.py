@@ -42,11 +42,11 @@ BAD = {  # parameter of notebooks and config files: (values, what the line says 
     "regime": (["vary"], "(did you mean varying?)"),
     "variant": (["", "a/b", "a-b", "no spaces"], NAME),
     "seeds": (
-        ["0-", "a-b", "3-1", "3,3", "", "0-99999999999", -1, 2**31, 0.5, [0, "1"], [], True, None],
+        ["0-", "a-b", "3-1", "3,3", "", "0-99999999999,99999999999-0", -1, 2**31, 0.5, [0, "1"], [], True, None],
         "whole numbers from 0 to 2147483647, each once",
     ),
     "epochs": ([0, "ten", 1.5, True, None, 10**18], WHOLE),
-    "period": ([0, None], "a whole number of epochs from 1"),
+    "period": ([0, None], WHOLE),
     "final_epochs": ([-1, 101, "all"], "from 0 to epochs"),
     "max_coefficient": ([0], WHOLE),
     "pairs_per_epoch": ([0, "6e4"], WHOLE),

@@ -182,8 +182,7 @@ def test_an_error_in_one_lot_ends_the_training_at_once(toy, splits, monkeypatch)
         reached.append(epoch)
         return goals.SUM
 
-    failing.restarts = failing.ends_on_the_sum = False
-    monkeypatch.setitem(goals.REGIMES, "failing", failing)
+    monkeypatch.setitem(goals.REGIMES, "failing", goals.Regime(failing))
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
