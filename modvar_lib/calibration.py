@@ -31,9 +31,7 @@ def rotated(network: nn.Module, *layers: str, seed: int = 0) -> nn.Module:
             _, seen = models.activations(network, torch.zeros(1, 2, 28, 28))
         units = lookup({name: h.shape[1] for (name, _), h in seen.items()}, "layer", layer)
         turn = haar(torch.from_numpy(rng("measures", seed).standard_normal((units, units)))).float()
-        network = _between(
-            network, layer, lambda h, turn=turn: h @ turn, lambda h, turn=turn: h @ turn.T
-        )
+        network = _between(network, layer, lambda h, q=turn: h @ q, lambda h, q=turn: h @ q.T)
     return network
 
 
@@ -63,9 +61,7 @@ def _by_its_size(run, subject) -> nn.Module:
 COPIES = {  # name: (run, subject of its network) -> network
     "untrained": lambda run, subject: run.network(0),
     "shuffled": lambda run, subject: shuffled(subject.network, subject.seed),
-    "rotated": lambda run, subject: rotated(
-        subject.network, *subject.layers[:-2], seed=subject.seed
-    ),
+    "rotated": lambda _, subject: rotated(subject.network, *subject.layers[:-2], seed=subject.seed),
     "shifted": _by_its_size,
 }
 

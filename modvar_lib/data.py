@@ -68,20 +68,15 @@ def files(dataset: str) -> list[Path]:
 
     if lookup(DATASETS, "dataset", dataset):
         return []  # it is made, not read
-    raw = data_folder() / dataset / "raw"
-    paths = []
-    for name, md5 in getattr(datasets, dataset).resources:
-        path = raw / name
-        if not path.is_file():
-            raise InputError(
-                f"dataset: {path} is missing; put it there, or run: make data DATASET={dataset}"
-            )
+    sums = {data_folder() / dataset / "raw" / k: v for k, v in getattr(datasets, dataset).resources}
+    for path, md5 in sums.items():
         if not check_integrity(path, md5):
+            state = f"damaged, its MD5 is not {md5}" if path.is_file() else "missing"
             raise InputError(
-                f"dataset: {path} is damaged, its MD5 is not {md5}; delete it and put the original there"
+                f"dataset: {path} is {state}; put the original there, or run: make data "
+                f"DATASET={dataset}"
             )
-        paths.append(path)
-    return paths
+    return [*sums]
 
 
 def checksums(dataset: str) -> dict[str, str]:
@@ -96,15 +91,10 @@ def digits(dataset: str = "MNIST") -> tuple[Digits, Digits]:
     """The training and the test split. Only local files are read; none is fetched or written."""
     if make := lookup(DATASETS, "dataset", dataset):
         return make()
-    arrays = {
-        path.name.split("-")[0] + path.name.split("-")[1]: _idx(path) for path in files(dataset)
-    }
-    return tuple(
-        Digits(
-            torch.from_numpy(arrays[f"{split}images"]).flatten(1),
-            torch.from_numpy(arrays[f"{split}labels"]).long(),
-        )
-        for split in ("train", "t10k")
+    arrays = {path.name[:8]: torch.from_numpy(_idx(path)) for path in files(dataset)}
+    return (
+        Digits(arrays["train-im"].flatten(1), arrays["train-la"].long()),
+        Digits(arrays["t10k-ima"].flatten(1), arrays["t10k-lab"].long()),
     )
 
 
@@ -164,11 +154,9 @@ def halves(images: Tensor, pairs: Tensor, buffer: Tensor | None = None) -> Tenso
     gathering itself.
     """
     pixels = images.index_select(0, pairs.reshape(-1))
-    out = (
-        torch.empty(pixels.numel(), device=pixels.device)
-        if buffer is None
-        else buffer[: pixels.numel()]
-    )
+    if buffer is None:
+        buffer = torch.empty(pixels.numel(), device=pixels.device)
+    out = buffer[: pixels.numel()]
     return out.copy_(pixels.view(-1)).mul_(1 / 255).view(*pairs.shape, 28, 28)
 
 

@@ -22,20 +22,18 @@ class InputError(ValueError):
 
 def one_line(error: BaseException) -> InputError | None:
     """What a user can do something about, said in one line; None for any other error."""
-    if isinstance(error, InputError):
-        return error
     if isinstance(error, OSError) and error.errno in FILE_SYSTEM:
         return InputError(
-            f"files: {error.filename or 'a file'}: {error.strerror}; allowed: folders that you may write, with free space; "
-            "MODVAR_RESULTS says where results go, MODVAR_DATA where the data is"
+            f"files: {error.filename or 'a file'}: {error.strerror}; allowed: folders that you may "
+            "write, with free space; MODVAR_RESULTS says where results go, MODVAR_DATA where data is"
         )
-    if isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(m in str(error) for m in NO_MEMORY)
-    ):
+    of_torch = isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
+    if of_torch or isinstance(error, MemoryError):
         return InputError(
-            "memory: it ran out; allowed: fewer seeds together (seeds, group_size), a smaller batch_size"
+            "memory: it ran out; allowed: fewer seeds together (seeds, group_size) or a smaller "
+            "batch_size"
         )
-    return None
+    return error if isinstance(error, InputError) else None
 
 
 def command(function) -> None:

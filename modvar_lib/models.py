@@ -62,10 +62,7 @@ def check(name: str, model: nn.Module, outputs: int = 1) -> None:
     if out.shape != (3, outputs):
         raise InputError(f"{got}; allowed: {(3, outputs)}")
     if any(True for _ in model.buffers()):
-        raise InputError(
-            f"architecture: {name} has buffers; allowed: parameters only, so that replicas stay "
-            "independent"
-        )
+        raise InputError(f"architecture: {name} has buffers; allowed: parameters only")
     try:
         Replicas([model, model])(pairs).sum().backward()
     except RuntimeError as error:
@@ -148,10 +145,8 @@ def initial(name: str, seed: int, outputs: int = 1) -> nn.Module:
     ['hidden1', 'hidden2', 'bottleneck', 'readout']
     """
     make = lookup(ARCHITECTURES, "architecture", name)
-    with (
-        GLOBAL_GENERATOR,
-        torch.random.fork_rng(devices=[]),
-    ):  # modules draw from the global generator: lend it a seed and put it back
+    # Modules draw from the global generator: lend it a seed and put it back
+    with GLOBAL_GENERATOR, torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(rng("weights", seed).integers(2**63)))
         network = make()
         if outputs > 1:
@@ -175,9 +170,7 @@ class Replicas:
             for k, v in stacked.items()
         }
         skeleton = deepcopy(networks[0]).to("meta")
-        self._forward = vmap(
-            lambda parameters, pairs: functional_call(skeleton, parameters, (pairs,))
-        )
+        self._forward = vmap(lambda leaves, pairs: functional_call(skeleton, leaves, (pairs,)))
 
     def __call__(self, pairs: Tensor) -> Tensor:
         """Outputs [R, B, K] for each replica's own pairs [R, B, 2, 28, 28]."""
@@ -194,10 +187,8 @@ class Replicas:
 
     def weights(self, replica: int) -> dict[str, Tensor]:
         """One replica's weights, on the CPU."""
-        return {
-            k: turned(v.detach())[replica].cpu().contiguous().clone()
-            for k, v in self.leaves.items()
-        }
+        own = {k: turned(v.detach())[replica] for k, v in self.leaves.items()}
+        return {k: v.cpu().contiguous().clone() for k, v in own.items()}
 
 
 def turned(stacked: Tensor) -> Tensor:
@@ -253,9 +244,8 @@ class Stem(nn.Conv2d):
         super().__init__(1, maps, size, stride=stride)
 
     def forward(self, pairs: Tensor) -> Tensor:  # [B, digits, 28, 28] -> [B, maps, height, width]
-        return _OneByOne.apply(
-            side_by_side(pairs).unsqueeze(1), self.weight, self.bias, self.stride
-        )
+        pictures = side_by_side(pairs).unsqueeze(1)
+        return _OneByOne.apply(pictures, self.weight, self.bias, self.stride)
 
 
 class Family(nn.Sequential):
@@ -316,7 +306,5 @@ class CNN(Family):
     def layers(cls, digits: int = 2, share: int = 1) -> Iterator[tuple[str, nn.Module]]:
         yield "conv1", with_relu(Stem(8 // share, 5, stride=3))
         yield "conv2", with_relu(nn.Conv2d(8 // share, 16 // share, 3, stride=2))
-        yield (
-            "dense",
-            with_relu(nn.Linear(16 // share * 3 * (3, 8)[digits - 1], 64 // share), flat=True),
-        )
+        columns = (3, 8)[digits - 1]
+        yield "dense", with_relu(nn.Linear(16 // share * 3 * columns, 64 // share), flat=True)

@@ -43,10 +43,8 @@ def short_errors() -> None:
     from IPython import get_ipython
 
     def show(shell, kind, error, traceback, tb_offset=None):
-        if known := one_line(error):
-            shell._showtraceback(InputError, known, known._render_traceback_())
-        else:
-            shell.showtraceback((kind, error, traceback), tb_offset)
+        known = one_line(error)
+        shell.showtraceback((InputError, known, None) if known else (kind, error, traceback))
 
     if shell := get_ipython():
         shell.set_custom_exc((OSError, MemoryError, RuntimeError), show)
@@ -58,14 +56,10 @@ def injected() -> list[str]:
     from IPython import get_ipython
 
     shell = get_ipython()
-    cells = [
-        s
-        for s in (shell.history_manager.input_hist_parsed if shell else [])
-        if s.startswith("# Parameters\n")
-    ]
-    body = ast.parse(cells[-1]).body if cells else []
-    assigned = [target for line in body if isinstance(line, ast.Assign) for target in line.targets]
-    return [target.id for target in assigned if isinstance(target, ast.Name)]
+    cells = [s for s in (shell.user_ns["In"] if shell else ()) if s.startswith("# Parameters\n")]
+    lines = ast.parse(cells[-1]).body if cells else ()
+    targets = [target for line in lines if isinstance(line, ast.Assign) for target in line.targets]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def versions() -> str:

@@ -44,12 +44,7 @@ from modvar_lib.training import Trained
 
 KEYS = ["dataset", "architecture", "regime", "variant", "seed"]  # name a network in every table
 TEXT = {*KEYS[:-1], "copy", "layer", "place", "side", "measure", "note"}  # columns with text
-TABLES = (
-    "runs.csv",
-    "history.csv",
-    "measures.csv",
-    "training.csv",
-)  # of a group; the last with frames
+TABLES = ("runs.csv", "history.csv", "measures.csv", "training.csv")  # of a group; last: if frames
 ALONE = ("01_data", "11_positive_control")  # analyses that read no groups
 FILES = ("settings.json", "history.csv", "weights.safetensors", "provenance.json")
 FRAMES = "frames.safetensors"
@@ -238,7 +233,7 @@ def whole(path: Path, sooner: tuple[str, ...] = ()) -> Iterator[Path]:
                 with suppress(FileNotFoundError):  # another writer did the same
                     path.rename(f"{aside}-old{turn}")
     finally:
-        for left in path.parent.glob(f"{aside.name}*"):
+        for left in (aside, *path.parent.glob(f"{escape(aside.name)}-old*")):
             _remove(left)
 
 

@@ -94,12 +94,8 @@ def kept_epochs(settings: Settings) -> tuple[int, ...]:
     final = settings.epochs - settings.final_epochs
     epochs = {*np.geomspace(1, settings.epochs, settings.frames).round(), final}
     if settings.final_epochs:
-        epochs |= {
-            final + e
-            for e in np.geomspace(
-                1, settings.final_epochs / 2, max(2, settings.frames // 8)
-            ).round()
-        }
+        few = max(2, settings.frames // 8)
+        epochs |= {*(final + np.geomspace(1, settings.final_epochs / 2, few).round())}
     return tuple(sorted(int(e) for e in epochs if 0 < e < settings.epochs))
 
 
@@ -131,17 +127,15 @@ def train_lot(
     replicas = models.Replicas(networks, device)
 
     def fresh_optimizer():
-        return models.OPTIMIZERS[settings.optimizer](
-            replicas.leaves.values(), lr=settings.learning_rate
-        )
+        kind, leaves = models.OPTIMIZERS[settings.optimizer], replicas.leaves.values()
+        return kind(leaves, lr=settings.learning_rate)
 
     def on_device(arrays) -> Tensor:
         return torch.from_numpy(np.stack(list(arrays))).to(device)
 
     optimizer = fresh_optimizer()
-    test_pairs = on_device(
-        data.evaluation_pairs(s, settings.test_pairs, len(test_digits))[:, :2] for s in seeds
-    )
+    count = settings.test_pairs
+    test_pairs = on_device(data.evaluation_pairs(s, count, len(test_digits))[:, :2] for s in seeds)
     sums = targets_of([goals.SUM] * len(seeds), test_digits, test_pairs)
     histories, frames, kept = [[] for _ in seeds], [{} for _ in seeds], kept_epochs(settings)
     buffer = torch.empty(len(seeds) * settings.batch_size * 2 * 784, device=device)
@@ -152,26 +146,20 @@ def train_lot(
             optimizer = fresh_optimizer()
         drawn = [goals.goal(settings.regime, epoch, seed, settings) for seed in seeds]
         if any(goals.outputs(table) != outputs for table in drawn):
-            raise InputError(
-                f"regime: {settings.regime} changes its number of outputs in epoch {epoch}; allowed: one throughout"
-            )
+            changes = f"{settings.regime} changes its number of outputs in epoch {epoch}"
+            raise InputError(f"regime: {changes}; allowed: one throughout")
         tables = [goals.standardised(table) for table in drawn] if settings.standardise else drawn
-        pairs = on_device(
-            data.training_pairs(s, epoch, settings.pairs_per_epoch, len(training_digits))
-            for s in seeds
-        )
+        count = settings.pairs_per_epoch
+        pairs = on_device(data.training_pairs(s, epoch, count, len(training_digits)) for s in seeds)
         targets = targets_of(tables, training_digits, pairs)
         squared = torch.zeros(len(seeds), device=device)
-        for batch, target in zip(
-            pairs.split(settings.batch_size, 1), targets.split(settings.batch_size, 1)
-        ):
+        for batch, target in zip(*(of.split(settings.batch_size, 1) for of in (pairs, targets))):
             answers = replicas(data.halves(training_digits.images, batch, buffer))
             errors = (answers - target).square().sum(-1)  # [R, B]
             loss = errors.mean(1).sum()
             if settings.penalty:
-                loss = loss + settings.penalty * sum(
-                    weights.abs().sum() for weights in replicas.connections()
-                )
+                sizes = sum(weights.abs().sum() for weights in replicas.connections())
+                loss = loss + settings.penalty * sizes
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -184,9 +172,7 @@ def train_lot(
         for history, row in zip(histories, zip(*a_and_b, train_mse, *test, *on_sum)):
             history.append((epoch, *row))
         for i, moments in enumerate(frames if epoch + 1 in kept else ()):
-            moments[epoch + 1] = {
-                name: weight.half() for name, weight in replicas.weights(i).items()
-            }
+            moments[epoch + 1] = {k: weight.half() for k, weight in replicas.weights(i).items()}
         bar.update()
     return [
         (pd.DataFrame(history, columns=COLUMNS), replicas.weights(i), frames[i])

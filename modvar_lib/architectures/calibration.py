@@ -36,14 +36,11 @@ class Towers(Family):
     @classmethod
     def layers(cls, digits: int = 2, share: int = 1) -> Iterator[tuple[str, nn.Module]]:
         one_digit = {"digits": 1, "share": 2 * share}
-        for (name, left), (_, right) in zip(
-            cls.family.layers(**one_digit), cls.family.layers(**one_digit)
-        ):
+        towers = (cls.family.layers(**one_digit) for _ in range(2))
+        for (name, left), (_, right) in zip(*towers):
             if isinstance(left, nn.Sequential):  # its last module is the nonlinearity
-                yield (
-                    name,
-                    nn.Sequential(OrderedDict(map=Sides(left[:-1], right[:-1]), relu=left[-1])),
-                )
+                sides = OrderedDict(map=Sides(left[:-1], right[:-1]), relu=left[-1])
+                yield name, nn.Sequential(sides)
             else:
                 yield name, Sides(left, right)
 
@@ -81,9 +78,8 @@ class Across(nn.Linear):
         self.c = c
 
     def forward(self, x: Tensor) -> Tensor:
-        unit_left, input_left = (
-            torch.arange(n, device=x.device) < n // 2 for n in self.weight.shape[-2:]
-        )
+        sizes = self.weight.shape[-2:]
+        unit_left, input_left = (torch.arange(n, device=x.device) < n // 2 for n in sizes)
         within = unit_left[:, None] == input_left
         return F.linear(x, torch.where(within, self.weight, self.c * self.weight), self.bias)
 

@@ -86,9 +86,8 @@ class Attention(nn.Module):
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        q, k, v = (
-            self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 1, 3, 0, 4)
-        )  # [B, heads, T, D / heads]
+        heads = self.qkv(tokens).unflatten(-1, (3, self.heads, -1))
+        q, k, v = heads.permute(2, 1, 3, 0, 4)  # [B, heads, T, D / heads] each
         weights = (k @ q.mT * q.shape[-1] ** -0.5).softmax(-2)  # [B, heads, keys, queries]
         return self.out((weights.mT @ v).permute(2, 0, 1, 3).flatten(-2))
 

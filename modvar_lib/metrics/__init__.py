@@ -31,11 +31,7 @@ Splits = tuple[data.Digits, data.Digits]
 ROW = ["layer", "side", "measure", "value", "note"]
 COLUMNS = [*KEYS, "copy", "layer", "place", "side", "measure", "value", "note"]
 PAIRS = 10_000  # held-out draws a measure averages over: one for each test digit
-PLACES = (
-    "readout",
-    "bottleneck",
-    "before_bottleneck",
-)  # from the end; layers before those are "hidden"
+PLACES = ("readout", "bottleneck", "before_bottleneck")  # from the end; all others are "hidden"
 HUGE = 1e15  # what is computed of weights and activations above it would overflow
 DIVERGED = f"the network diverged: weights or activations are not finite, or above {HUGE:g}"
 
@@ -119,10 +115,8 @@ def measure_network(subject: Subject, metrics: dict[str, Metric] | None = None) 
             table += (rows := metric.rows(subject))
         for row in rows:
             if set(row) != set(ROW) or row["measure"] not in metric.properties:
-                allowed = (
-                    f"rows of {', '.join(ROW)}, measure being one of {', '.join(metric.properties)}"
-                )
-                raise InputError(f"measure: {name} gives {row}; allowed: {allowed}")
+                allowed = f"{', '.join(ROW)}, measure one of {', '.join(metric.properties)}"
+                raise InputError(f"measure: {name} gives {row}; allowed: rows of {allowed}")
     return table
 
 
@@ -175,32 +169,22 @@ def measure_group(settings: Settings, runs: list[Run]) -> dict[str, pd.DataFrame
     splits = data.digits(settings.dataset)
     copies = ["trained", *filter(None, map(str.strip, settings.also.split(",")))]
     jobs = [
-        ("measures", partial(measure_transfer, run, splits))
-        if copy == "transfer"
-        else ("measures", partial(measure, run, splits, copy=copy))
+        ("measures", measure_transfer if copy == "transfer" else partial(measure, copy=copy), run)
         for run in runs
         for copy in copies
     ]
-    jobs += [("training", partial(measure_training, run, splits)) for run in runs if run.frames]
+    jobs += [("training", measure_training, run) for run in runs if run.frames]
     label, tables = f"measuring {settings.arm} {settings.group}", {}
-    with (
-        one_thread(True) as cores,
-        threadpool_limits(1),
-        ThreadPoolExecutor(cores) as pool,
-    ):  # NumPy's and scikit-learn's, too
-        results = pool.map(lambda job: job[1](), jobs)
-        for (name, _), table in zip(
-            jobs, tqdm(results, label, len(jobs), unit="table", mininterval=5)
-        ):
+    with one_thread(True) as cores, threadpool_limits(1), ThreadPoolExecutor(cores) as pool:
+        results = pool.map(lambda job: (job[0], job[1](job[2], splits)), jobs)
+        for name, table in tqdm(results, label, len(jobs), unit="table", mininterval=5):
             tables.setdefault(name, []).append(table)
     return {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
 
 
-def _subject(
-    run: Run, splits: Splits, pairs: int, epochs: int | None = None
-) -> tuple[Subject, str]:
-    """A network, and why it has no values if it diverged: then the untrained one stands in, for the
-    names of rows."""
+def _subject(run: Run, splits: Splits, pairs: int, epochs: int | None = None):
+    """A Subject, and why it has no values if the network diverged: then the untrained one stands
+    in, for the names of rows."""
     seed, network = run.settings.seed, run.network(epochs)
     draws = torch.from_numpy(data.evaluation_pairs(seed, pairs, len(splits[1])))
     if all((weight.abs() <= HUGE).all() for weight in network.parameters()):

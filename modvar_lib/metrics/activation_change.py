@@ -49,12 +49,10 @@ NAMES = {
     "pre": ("activation_change_pre", "zero_norm_pre"),
 }
 EXCHANGED = {"left": [2, 1], "right": [0, 3]}  # columns of a draw (left, right, another of each)
-OFFSET, *SIDED = PARTS = (
-    "offset_share",
-    "exchanged_share",
-    "activation_change_centred",
-    "activation_change_expected",
-)
+OFFSET = "offset_share"
+SIDED = ("exchanged_share", "activation_change_centred", "activation_change_expected")
+PARTS = (OFFSET, *SIDED)
+SILENT = "the layer is silent on every pair"
 PROPERTIES = {
     "activation_change": Property(0, INF, ("permutation", "rotation")),
     "activation_change_pre": Property(0, INF, ("permutation",)),
@@ -84,12 +82,9 @@ def rows(subject: Subject) -> list[dict]:
     chunks, table = [_scores(subject, draws) for draws in subject.draws.split(CHUNK)], []
     for layer, when in chunks[0]["left"]:
         scores = [torch.cat([chunk[side][layer, when] for chunk in chunks]) for side in EXCHANGED]
-        means, undefined = zip(
-            *((float(s.nanmean()), float(s.isnan().double().mean())) for s in scores)
-        )
-        table += sided(
-            layer, dict(zip(NAMES[when], (means, undefined))), "the layer is silent on every pair"
-        )
+        means = [float(side.nanmean()) for side in scores]
+        undefined = [float(side.isnan().double().mean()) for side in scores]
+        table += sided(layer, dict(zip(NAMES[when], (means, undefined))), SILENT)
     return table + score_parts(subject.anova)
 
 
@@ -104,9 +99,7 @@ def score_parts(anovas: dict[str, Anova], suffix: str = "") -> list[dict]:
         )
         offset = sum(float((part.mean**2).sum()) for part in parts)
         offset = min(offset / energy, 1.0) if energy else float("nan")  # above 1 by rounding
-        shares = [
-            (variance + interaction) / total if total else float("nan") for variance in served
-        ]
+        shares = [(one + interaction) / total if total else float("nan") for one in served]
         centred = [(2 * share) ** 0.5 for share in shares]
         expected = [value * (1 - offset) ** 0.5 for value in centred]
         values = {f"{part}{suffix}": v for part, v in zip(SIDED, (shares, centred, expected))}
@@ -121,9 +114,7 @@ def _scores(subject: Subject, draws: Tensor) -> dict[str, dict[tuple[str, str], 
     def taps(columns: list[int]) -> dict[tuple[str, str], Tensor]:
         _, seen = activations(subject.network, halves(subject.digits.images, draws[:, columns]))
         for when in NAMES:
-            hidden = [
-                value for (layer, w), value in seen.items() if w == when and layer != "readout"
-            ]
+            hidden = [h for (layer, w), h in seen.items() if w == when and layer != "readout"]
             seen["pooled", when] = torch.cat(hidden, 1)
         return seen
 
