@@ -94,7 +94,7 @@ def wide(width: int) -> str:
         wide = width // 2
 
         @classmethod
-        def layers(cls, digits=2, share=1):
+        def layers(cls, digits=2, divisor=1):
             yield "hidden1", models.with_relu(nn.Linear(digits * 28 * 28, width), flat=True)
             yield "hidden2", models.with_relu(nn.Linear(width, width // 2))
 

@@ -52,7 +52,7 @@ def shuffled(network: nn.Module, seed: int = 0) -> nn.Module:
     return changed
 
 
-def _by_its_size(run, subject) -> nn.Module:
+def shift_by_rms(run, subject) -> nn.Module:
     """`shifted` in the layer before the bottleneck, by the root mean square of its activations."""
     layer = subject.layers[-3]
     return shifted(subject.network, layer, float(subject.anova[layer].energy.mean().sqrt()))
@@ -62,12 +62,12 @@ COPIES = {  # name: (run, subject of its network) -> network
     "untrained": lambda run, subject: run.network(0),
     "shuffled": lambda run, subject: shuffled(subject.network, subject.seed),
     "rotated": lambda _, subject: rotated(subject.network, *subject.layers[:-2], seed=subject.seed),
-    "shifted": _by_its_size,
+    "shifted": shift_by_rms,
 }
 
 
-def _between(network: nn.Module, layer: str, there: Callable, back: Callable) -> nn.Module:
-    """A copy with `there` of the units of a layer, [B, U], and `back` before the next one;
+def _between(network: nn.Module, layer: str, transform: Callable, inverse: Callable) -> nn.Module:
+    """A copy with `transform` of the units of a layer, [B, U], and `inverse` before the next one;
     pre-activations stay."""
     names = [name for name, _ in network.named_children()]
     if layer not in names[:-1]:
@@ -75,8 +75,8 @@ def _between(network: nn.Module, layer: str, there: Callable, back: Callable) ->
     changed = copy.deepcopy(network)
     module, following = getattr(changed, layer), getattr(changed, names[names.index(layer) + 1])
     last = module[-1] if isinstance(module, nn.Sequential) else module
-    last.register_forward_hook(lambda _, args, out: there(out.flatten(1)).view_as(out))
+    last.register_forward_hook(lambda _, args, out: transform(out.flatten(1)).view_as(out))
     following.register_forward_pre_hook(
-        lambda _, args: back(args[0].flatten(1)).view_as(args[0]), prepend=True
+        lambda _, args: inverse(args[0].flatten(1)).view_as(args[0]), prepend=True
     )
     return changed

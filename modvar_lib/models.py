@@ -107,7 +107,7 @@ def activations(model: nn.Module, pairs: Tensor) -> tuple[Tensor, dict[tuple[str
 
 
 @contextmanager
-def overwritten(network: nn.Module, layer: str, change):
+def patch_activations(network: nn.Module, layer: str, change):
     """Within, the activations of a layer [B, U] are replaced by `change(activations)`."""
 
     def hook(module, args, out):
@@ -125,7 +125,7 @@ def run_from(network: nn.Module, layer: str, values: Tensor, pairs: Tensor) -> T
     instead. Of a network that is a sequence, only what follows that layer runs."""
     follows = type(network).forward is nn.Sequential.forward or getattr(network, "in_sequence", 0)
     if not (isinstance(network, nn.Sequential) and follows):
-        with overwritten(network, layer, lambda _: values):
+        with patch_activations(network, layer, lambda _: values):
             return network(pairs)
     layers, shape = dict(network.named_children()), []
     handle = layers[layer].register_forward_hook(lambda _, args, out: shape.append(out.shape[1:]))
@@ -166,7 +166,7 @@ class Replicas:
     def __init__(self, networks: list[nn.Module], device: str = "cpu"):
         stacked, _ = stack_module_state(networks)
         self.leaves = {
-            k: turned(v.detach()).contiguous().to(device).requires_grad_()
+            k: transpose_matrices(v.detach()).contiguous().to(device).requires_grad_()
             for k, v in stacked.items()
         }
         skeleton = deepcopy(networks[0]).to("meta")
@@ -174,7 +174,7 @@ class Replicas:
 
     def __call__(self, pairs: Tensor) -> Tensor:
         """Outputs [R, B, K] for each replica's own pairs [R, B, 2, 28, 28]."""
-        return self._forward({k: turned(v) for k, v in self.leaves.items()}, pairs)
+        return self._forward({k: transpose_matrices(v) for k, v in self.leaves.items()}, pairs)
 
     def connections(self) -> list[Tensor]:
         """The weights of all layers before the readout, [R, ...] each: matrices and kernels, no
@@ -187,11 +187,11 @@ class Replicas:
 
     def weights(self, replica: int) -> dict[str, Tensor]:
         """One replica's weights, on the CPU."""
-        own = {k: turned(v.detach())[replica] for k, v in self.leaves.items()}
+        own = {k: transpose_matrices(v.detach())[replica] for k, v in self.leaves.items()}
         return {k: v.cpu().contiguous().clone() for k, v in own.items()}
 
 
-def turned(stacked: Tensor) -> Tensor:
+def transpose_matrices(stacked: Tensor) -> Tensor:
     """Leaves as a module has them, or back: matrices [R, in, out] as [R, out, in], all else as it
     is."""
     return stacked.mT if stacked.dim() == 3 else stacked
@@ -204,7 +204,7 @@ def with_relu(linear_map: nn.Module, flat: bool = False) -> nn.Sequential:
     return nn.Sequential(OrderedDict(**before, map=linear_map, relu=nn.ReLU()))
 
 
-class _OneByOne(torch.autograd.Function):
+class PerReplicaConv2d(torch.autograd.Function):
     """conv2d. Under vmap, one convolution per replica: vmap's own way is one convolution of R
     groups, and with one channel per group that is four times slower on a CPU."""
 
@@ -245,16 +245,16 @@ class Stem(nn.Conv2d):
 
     def forward(self, pairs: Tensor) -> Tensor:  # [B, digits, 28, 28] -> [B, maps, height, width]
         pictures = side_by_side(pairs).unsqueeze(1)
-        return _OneByOne.apply(pictures, self.weight, self.bias, self.stride)
+        return PerReplicaConv2d.apply(pictures, self.weight, self.bias, self.stride)
 
 
 class Family(nn.Sequential):
     """Layers one after the other, then the bottleneck and the readout.
 
-    `layers(digits, share)` says what they are, by name, for pictures of one digit or of a pair (the
-    default), as wide as documented or 1 / share of that: the rulers of a family are made from it,
-    see `architectures.calibration`. The first layer takes [B, digits, 28, 28], the last one gives
-    [B, wide / share].
+    `layers(digits, divisor)` says what they are, by name, for pictures of one digit or of a pair
+    (the default), as wide as documented divided by `divisor`: the rulers of a family are made from
+    it, see `architectures.calibration`. The first layer takes [B, digits, 28, 28], the last one
+    gives [B, wide / divisor].
     """
 
     wide = 64
@@ -264,7 +264,7 @@ class Family(nn.Sequential):
         self.bottleneck, self.readout = nn.Linear(self.wide, 2), nn.Linear(2, 1)
 
     @classmethod
-    def layers(cls, digits: int = 2, share: int = 1) -> Iterator[tuple[str, nn.Module]]:
+    def layers(cls, digits: int = 2, divisor: int = 1) -> Iterator[tuple[str, nn.Module]]:
         raise NotImplementedError
 
 
@@ -287,9 +287,9 @@ class MLP(Family):
     """
 
     @classmethod
-    def layers(cls, digits: int = 2, share: int = 1) -> Iterator[tuple[str, nn.Module]]:
-        yield "hidden1", with_relu(nn.Linear(digits * 28 * 28, 128 // share), flat=True)
-        yield "hidden2", with_relu(nn.Linear(128 // share, 64 // share))
+    def layers(cls, digits: int = 2, divisor: int = 1) -> Iterator[tuple[str, nn.Module]]:
+        yield "hidden1", with_relu(nn.Linear(digits * 28 * 28, 128 // divisor), flat=True)
+        yield "hidden2", with_relu(nn.Linear(128 // divisor, 64 // divisor))
 
 
 @architecture
@@ -303,8 +303,8 @@ class CNN(Family):
     """
 
     @classmethod
-    def layers(cls, digits: int = 2, share: int = 1) -> Iterator[tuple[str, nn.Module]]:
-        yield "conv1", with_relu(Stem(8 // share, 5, stride=3))
-        yield "conv2", with_relu(nn.Conv2d(8 // share, 16 // share, 3, stride=2))
+    def layers(cls, digits: int = 2, divisor: int = 1) -> Iterator[tuple[str, nn.Module]]:
+        yield "conv1", with_relu(Stem(8 // divisor, 5, stride=3))
+        yield "conv2", with_relu(nn.Conv2d(8 // divisor, 16 // divisor, 3, stride=2))
         columns = (3, 8)[digits - 1]
-        yield "dense", with_relu(nn.Linear(16 // share * 3 * columns, 64 // share), flat=True)
+        yield "dense", with_relu(nn.Linear(16 // divisor * 3 * columns, 64 // divisor), flat=True)

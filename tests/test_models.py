@@ -260,7 +260,7 @@ def test_what_cannot_be_trained_in_a_batch_is_one_line_that_says_why(registry, r
         wide = 16
 
         @classmethod
-        def layers(cls, digits=2, share=1):
+        def layers(cls, digits=2, divisor=1):
             yield "layer", UNFIT[reason]()
 
     network = initial("unfit", 0)
@@ -279,7 +279,7 @@ def test_a_layer_gives_a_tensor(registry):
 
 def test_overwritten_activations_are_what_the_next_layer_sees_and_no_longer_afterwards(pairs):
     network = initial("cnn", 0)
-    with models.overwritten(network, "conv2", torch.zeros_like):
+    with models.patch_activations(network, "conv2", torch.zeros_like):
         out, seen = activations(network, pairs[0])
     assert (seen["conv2", "post"] == 0).all() and torch.allclose(out, out[:1].expand_as(out))
     assert (activations(network, pairs[0])[1]["conv2", "post"] != 0).any()

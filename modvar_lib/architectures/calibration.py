@@ -34,8 +34,8 @@ class Towers(Family):
     family: type[Family]
 
     @classmethod
-    def layers(cls, digits: int = 2, share: int = 1) -> Iterator[tuple[str, nn.Module]]:
-        one_digit = {"digits": 1, "share": 2 * share}
+    def layers(cls, digits: int = 2, divisor: int = 1) -> Iterator[tuple[str, nn.Module]]:
+        one_digit = {"digits": 1, "divisor": 2 * divisor}
         towers = (cls.family.layers(**one_digit) for _ in range(2))
         for (name, left), (_, right) in zip(*towers):
             if isinstance(left, nn.Sequential):  # its last module is the nonlinearity
@@ -54,8 +54,8 @@ class Summed(Family):
     in_sequence = True  # after the sum
 
     @classmethod
-    def layers(cls, digits: int = 2, share: int = 1) -> Iterator[tuple[str, nn.Module]]:
-        return cls.family.layers(1, share)
+    def layers(cls, digits: int = 2, divisor: int = 1) -> Iterator[tuple[str, nn.Module]]:
+        return cls.family.layers(1, divisor)
 
     def forward(self, pairs: Tensor) -> Tensor:  # [B, 2, 28, 28] -> [B, 1]
         return super().forward(pairs.sum(1, keepdim=True))

@@ -51,13 +51,13 @@ class ResNet(Family):
     wide = 32
 
     @classmethod
-    def layers(cls, digits: int = 2, share: int = 1) -> Iterator[tuple[str, nn.Module]]:
-        few, many = 8 // share, 16 // share
+    def layers(cls, digits: int = 2, divisor: int = 1) -> Iterator[tuple[str, nn.Module]]:
+        few, many = 8 // divisor, 16 // divisor
         yield "stem", with_relu(Stem(few, 4, stride=4))
         yield "block1", with_relu(two_convolutions(few))
         yield "down", with_relu(nn.Conv2d(few, many, 3, stride=2, padding=1))
         yield "block2", with_relu(two_convolutions(many))
-        yield "dense", with_relu(nn.Linear(many * 4 * (4, 7)[digits - 1], 32 // share), flat=True)
+        yield "dense", with_relu(nn.Linear(many * 4 * (4, 7)[digits - 1], 32 // divisor), flat=True)
 
 
 class Patches(nn.Module):
@@ -138,8 +138,8 @@ class ViT(Family):
     wide = 32
 
     @classmethod
-    def layers(cls, digits: int = 2, share: int = 1) -> Iterator[tuple[str, nn.Module]]:
-        width, tokens = 32 // share, 4 * digits
+    def layers(cls, digits: int = 2, divisor: int = 1) -> Iterator[tuple[str, nn.Module]]:
+        width, tokens = 32 // divisor, 4 * digits
         yield "patches", Patches(width, tokens)
         yield "block1", Block(width, cls.across(width, tokens))
         yield "block2", Block(width, cls.across(width, tokens))

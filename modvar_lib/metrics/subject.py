@@ -155,7 +155,9 @@ class Subject:
 
         with torch.enable_grad(), ExitStack() as stack:
             for layer in moments:
-                stack.enter_context(models.overwritten(self.network, layer, partial(tap, layer)))
+                stack.enter_context(
+                    models.patch_activations(self.network, layer, partial(tap, layer))
+                )
             for pairs in four:
                 for output in self.network(data.halves(self.digits.images, pairs)).sum(0):
                     found = torch.autograd.grad(

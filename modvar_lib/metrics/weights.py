@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from modvar_lib import data
 from modvar_lib.metrics.subject import NOT_AFFINE, ONE_SIDE, PIXELS, Property, Subject, anova, tidy
-from modvar_lib.models import activations, overwritten
+from modvar_lib.models import activations, patch_activations
 
 SHUFFLES, SHUFFLED_DRAWS = 5, 500
 UNDEFINED = float("nan"), float("nan")
@@ -131,7 +131,7 @@ def affine_map(network: nn.Module, before: str, layer: str) -> tuple[Tensor, Ten
     def run(values: Tensor, pixel: float = 0.0) -> Tensor:
         if before == PIXELS:
             return activations(network, values.view(-1, 2, 28, 28))[1][layer, "pre"]
-        with overwritten(network, before, lambda _: values):
+        with patch_activations(network, before, lambda _: values):
             return activations(network, torch.full((len(values), 2, 28, 28), pixel))[1][
                 layer, "pre"
             ]
