@@ -172,7 +172,13 @@ def fetch(*names: str) -> None:
 
     for name in names:
         lookup({name: 0 for name, make in DATASETS.items() if not make}, "dataset", name)
-        getattr(datasets, name)(data_folder(), download=True)
+        try:
+            getattr(datasets, name)(data_folder(), download=True)
+        except (RuntimeError, ConnectionError, TimeoutError):
+            raise InputError(
+                f"dataset: {name} cannot be downloaded; allowed: a network that reaches it, or its "
+                f"files in {data_folder() / name / 'raw'}"
+            ) from None
         print(f"{name} is in {data_folder() / name / 'raw'}")
 
 

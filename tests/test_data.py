@@ -1,10 +1,13 @@
 import gzip
 import itertools
 import shutil
+from unittest.mock import Mock
+from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
+from torchvision.datasets import mnist
 
 from modvar_lib import data, runs
 from modvar_lib.errors import InputError
@@ -132,3 +135,14 @@ def test_a_folder_of_nobody_is_one_line(monkeypatch, variable):
     monkeypatch.setenv(variable, "~nobody-knows/x")
     with pytest.raises(InputError, match=rf"^{variable}: got '~nobody-knows/x'; allowed: a folder"):
         data.digits() if variable == "MODVAR_DATA" else runs.study_folder("toy")
+
+
+@pytest.mark.parametrize("error", [URLError("no network"), ConnectionResetError(), TimeoutError()])
+def test_a_download_that_fails_is_one_line(tmp_path, monkeypatch, error):
+    """torchvision tries its mirrors and says so over five lines."""
+    monkeypatch.setenv("MODVAR_DATA", str(tmp_path))
+    monkeypatch.setattr(mnist, "download_and_extract_archive", Mock(side_effect=error))
+    with pytest.raises(
+        InputError, match=r"^dataset: KMNIST cannot be downloaded; allowed: [^\n]*$"
+    ):
+        data.fetch("KMNIST")
