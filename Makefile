@@ -20,6 +20,13 @@ override STUDY := $(value STUDY)
 export PROFILE DATASET STUDY
 export MODVAR_CONFIG := $(CONFIG)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Where packages come from (indexes, proxies, certificates) is the user's; where they go, and which, is said here
+export TORCH_BACKEND := $(value UV_TORCH_BACKEND)
+unexport VIRTUAL_ENV CONDA_PREFIX UV_PYTHON UV_SYSTEM_PYTHON UV_TARGET UV_PREFIX UV_PROJECT UV_PROJECT_ENVIRONMENT
+unexport UV_WORKING_DIR UV_CONSTRAINT UV_OVERRIDE UV_EXCLUDE UV_BUILD_CONSTRAINT UV_NO_EDITABLE UV_REQUIRE_HASHES
+unexport UV_NO_VERIFY_HASHES UV_TORCH_BACKEND PIP_TARGET PIP_PREFIX PIP_ROOT PIP_USER PIP_PYTHON PIP_CONSTRAINT
+unexport PIP_REQUIREMENT PIP_DRY_RUN PIP_NO_DEPS
+install = .venv/bin/uv pip install --quiet --python .venv/bin/python --constraint .venv/requirements.lock
 ready = $(addprefix .venv/ready-,$(1))
 
 .PHONY: reproduce paper smoke book test test-all verify lab benchmark reference data lock setup
@@ -40,8 +47,8 @@ reproduce paper smoke: $(call ready,run book) $(if $(filter default,$(PROFILE)),
 	echo "         $$folder/groups/ and *.csv  the tables;  notebooks/  as executed;  runs/  every network trained here"
 
 book: $(call ready,run book)
-	@folder="$$STUDY"; test "$$folder" || folder="$$(basename "$$(python -m modvar_lib.config "$$MODVAR_CONFIG")")"; \
-	python book/build.py "$$folder"
+	@test "$$STUDY" || folder="$$(python -m modvar_lib.config "$$MODVAR_CONFIG")"; \
+	python book/build.py "$${STUDY:-$${folder##*/}}"
 
 test: $(call ready,run test)
 	@pytest --numprocesses auto --maxprocesses 4 --no-loadscope-reorder -m "not slow"
@@ -67,29 +74,36 @@ data: $(call ready,run)
 
 setup: $(call ready,run book lab)
 
-# Exact versions of everything, without addresses. CUDA libraries are left to torch, which pins them itself, so that the
-# build without them has none.
+# Exact versions of everything, uv included, with hashes and without addresses; what setuptools it says goes to pyproject.toml.
 lock: $(call ready,run)
-	@uv pip compile pyproject.toml --all-extras --upgrade --universal --python-version 3.11 --no-header --no-annotate --quiet \
-	| grep -vE '^(nvidia-|cuda-|triton)' > requirements.lock.new && mv requirements.lock.new requirements.lock
+	@.venv/bin/uv pip compile pyproject.toml --all-extras --group setup --upgrade --universal --python-version 3.11 \
+	--generate-hashes --no-header --no-annotate --quiet --output-file requirements.lock
 	@echo "made requirements.lock; read git diff requirements.lock, then make test"
 
 # torch as it comes for Linux brings 2.5 GB of CUDA. Where there is no NVIDIA driver, the build without it is fetched from
 # PyTorch's own index (the version of requirements.lock, 0.2 GB); where that index cannot be reached, torch as it comes.
-# UV_TORCH_BACKEND=cpu, cu130, ... decides instead.
+# UV_TORCH_BACKEND=cpu, cu130, ... decides instead. Builds of that index have hashes and CUDA libraries that the lock does
+# not know: they alone are not verified.
 .venv/ready-run: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys, venv, ensurepip; assert sys.version_info >= (3, 11)' 2>/dev/null || \
 	{ echo "python: $(PYTHON) is $$($(PYTHON) --version 2>&1); allowed: Python 3.11 or newer with its venv module (PYTHON=/path/to/python3)"; exit 1; }
 	@$(PYTHON) -m venv .venv
-	@pip install --quiet --disable-pip-version-check uv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+	--requirement <(awk '/^[^ ]/ {on = /^uv==/} on' requirements.lock)
 	@echo "Setting up .venv: about 140 packages, 1.7 GB on disk, or 6.3 GB with CUDA (2.5 GB more to download)"
-	@if [[ -z "$${UV_TORCH_BACKEND:-}" && $$(uname) = Linux ]] && ! command -v nvidia-smi > /dev/null; then \
-	UV_HTTP_RETRIES=0 UV_HTTP_TIMEOUT=20 uv pip install --quiet --torch-backend cpu --constraint requirements.lock torch torchvision 2> /dev/null || \
+	@cp requirements.lock .venv/requirements.lock
+	@torch() { $(install) --no-deps --no-verify-hashes --torch-backend "$$1" torch torchvision && \
+	awk '/^[^ ]/ {on = !/^(nvidia|cuda|triton)/} on' requirements.lock > .venv/requirements.lock; }; \
+	if test "$$TORCH_BACKEND"; then torch "$$TORCH_BACKEND"; \
+	elif test "$$(uname)" = Linux && ! command -v nvidia-smi > /dev/null; then \
+	UV_HTTP_RETRIES=0 UV_HTTP_TIMEOUT=20 torch cpu 2> /dev/null || \
 	echo "PyTorch's index cannot be reached: torch comes with CUDA, which this machine does not need"; fi
-	@uv pip install --quiet --compile-bytecode --constraint requirements.lock --editable .
+	@$(install) --compile-bytecode --build-constraint requirements.lock --editable .
+	@.venv/bin/python -Ic 'from importlib.metadata import version; version("modvar")' 2> /dev/null || \
+	{ echo "uv: it installed elsewhere than .venv; allowed: a uv.toml without target, prefix and system"; exit 1; }
 	@mkdir -p .venv/etc/ipython && echo 'c.IPKernelApp.log_level = "ERROR"' > .venv/etc/ipython/ipython_kernel_config.py
 	@touch $@
 
 .venv/ready-%: .venv/ready-run
-	@uv pip install --quiet --compile-bytecode --constraint requirements.lock --editable '.[$*]'
+	@$(install) --compile-bytecode --build-constraint requirements.lock --editable '.[$*]'
 	@touch $@

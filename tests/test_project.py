@@ -3,16 +3,21 @@
 import ast
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
+import venv
+import zipfile
 from importlib.metadata import version
 from itertools import chain
+from pathlib import Path
 
 import faults
 import pytest
+import torch
 import yaml
 from packaging.requirements import Requirement
 
@@ -20,8 +25,14 @@ from modvar_lib import data
 
 PYPROJECT = tomllib.loads((data.ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
-PINS = [Requirement(line) for line in (data.ROOT / "requirements.lock").read_text().splitlines()]
+LOCK = (data.ROOT / "requirements.lock").read_text().replace("\\\n", "").splitlines()
+PINS = [Requirement(line.split("--hash=")[0]) for line in LOCK]
 EXTRAS = PROJECT["optional-dependencies"]
+MAKEFILE = (data.ROOT / "Makefile").read_text()
+WORKFLOWS = {
+    path.name: yaml.safe_load(path.read_text())
+    for path in sorted((data.ROOT / ".github" / "workflows").iterdir())
+}
 BINARY = (".gz", ".png", ".gif", ".safetensors")
 
 
@@ -33,9 +44,13 @@ def tracked() -> list[str]:
 
 
 def test_the_lock_pins_everything_exactly_within_the_projects_ranges():
-    for pin in PINS:
+    for pin, line in zip(PINS, LOCK):
         assert pin.url is None and re.fullmatch(r"==[^*]+", str(pin.specifier)), pin
-    for wanted in map(Requirement, chain(PROJECT["dependencies"], *EXTRAS.values())):
+        hashes = line.split("--hash=")[1:]
+        assert hashes and all(re.fullmatch(r"sha256:[0-9a-f]{64} *", text) for text in hashes), pin
+    groups = EXTRAS | PYPROJECT["dependency-groups"]
+    wants = chain(PROJECT["dependencies"], PYPROJECT["build-system"]["requires"], *groups.values())
+    for wanted in map(Requirement, wants):
         pinned = [pin for pin in PINS if pin.name == wanted.name]
         assert pinned or wanted.name == "modvar", (
             f"{wanted.name} is not in requirements.lock: make lock"
@@ -43,36 +58,118 @@ def test_the_lock_pins_everything_exactly_within_the_projects_ranges():
         assert all(wanted.specifier.contains(str(pin.specifier)[2:]) for pin in pinned), (
             f"{pinned} is outside {wanted}"
         )
+    (builds,) = map(Requirement, PYPROJECT["build-system"]["requires"])
+    assert re.fullmatch(r"==[^*]+", str(builds.specifier))
+    assert not (data.ROOT / "uv.lock").exists()
 
 
 def test_what_is_installed_is_what_is_pinned():
     only = {Requirement(line).name for line in EXTRAS["benchmark"]}  # what the tests do not need
     for pin in PINS:
-        if pin.name not in only and (pin.marker is None or pin.marker.evaluate({"extra": "test"})):
+        cuda = pin.name.startswith(("nvidia-", "cuda-", "triton"))
+        if pin.name in only or (cuda and torch.version.cuda is None):
+            continue
+        if pin.marker is None or pin.marker.evaluate({"extra": "test"}):
             assert version(pin.name).split("+")[0] == str(pin.specifier)[2:].split("+")[0], pin.name
 
 
-def test_condas_environment_is_in_step():
+def test_conda_and_ci_are_in_step():
+    """Conda installs the lock and nothing else; all name a Python that the project allows."""
     environment = yaml.safe_load((data.ROOT / "environment.yml").read_text())
     assert environment["channels"] == ["conda-forge"]
-    python = [
-        line
-        for line in environment["dependencies"]
-        if isinstance(line, str) and line.startswith("python=")
+    python, pip, packages = environment["dependencies"]
+    assert pip == "pip" and packages == {"pip": ["--requirement requirements.lock"]}
+    pythons = [
+        python.removeprefix("python="),
+        *WORKFLOWS["test.yml"]["jobs"]["test"]["strategy"]["matrix"]["python"],
     ]
-    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(
-        python[0].split("=")[1]
+    allowed = Requirement(f"python{PROJECT['requires-python']}").specifier
+    assert all(allowed.contains(python) for python in pythons)
+    oldest = PROJECT["requires-python"].removeprefix(">=")
+    assert oldest in pythons and f"--python-version {oldest} " in MAKEFILE
+    assert f"(3, {oldest.split('.')[1]})" in MAKEFILE
+
+
+def wheel(folder: Path, name: str, files: dict[str, str]) -> str:
+    """A package of these files, put into `folder`: its line in a lock."""
+    about = {"METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n", "RECORD": ""}
+    about["WHEEL"] = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    path = folder / f"{name}-1-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file, text in {
+            **{f"{name}-1.dist-info/{k}": v for k, v in about.items()},
+            **files,
+        }.items():
+            entry = zipfile.ZipInfo(file)
+            entry.external_attr = 0o100755 << 16
+            archive.writestr(entry, text)
+    return f"{name}==1 --hash=sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}\n"
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """The real Makefile around a package without dependencies, and a packaged uv that is the real
+    one: set-up needs no network. Its folder has a space in its name."""
+    root = tmp_path / "a checkout"
+    root.mkdir()
+    shutil.copyfile(data.ROOT / "Makefile", root / "Makefile")
+    uv = Path(sys.executable).with_name("uv")
+    script = {"uv-1.data/scripts/uv": f'#!/bin/sh\nexec {uv} "$@"\n'}
+    (root / "requirements.lock").write_text(wheel(root, "uv", script))
+    wheel(root, "modvar", {})
+    (root / "pyproject.toml").write_text(
+        '[project]\nname = "modvar"\nversion = "1"\noptional-dependencies = {test = []}\n'
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
     )
-    (packages,) = [line["pip"] for line in environment["dependencies"] if isinstance(line, dict)]
-    text = " ".join(packages)
-    assert "requirements.lock" in text and re.search(r"--editable \.", text)
-    for extra in re.findall(r"\.\[([\w,]+)\]", text):
-        assert set(extra.split(",")) <= set(EXTRAS)
+    (root / "backend.py").write_text(
+        "import shutil\n\n\ndef build_editable(folder, *more):\n"
+        '    return shutil.copy("modvar-1-py3-none-any.whl", folder).split("/")[-1]\n'
+    )
+    return root
+
+
+def set_up(root: Path, **env: str) -> tuple[int, str]:
+    """`make .venv/ready-test` without a network: (exit status, what it said)."""
+    offline = {"UV_OFFLINE": "1", "UV_CACHE_DIR": str(root / "cache")}
+    offline |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ".", "PYTHONPATH": ""}
+    words = ["make", ".venv/ready-test", f"PYTHON={sys.executable}"]
+    env = {**os.environ, **offline, **env}
+    done = subprocess.run(words, cwd=root, env=env, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_set_up_goes_into_venv_whatever_the_environment_says(checkout, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    venv.create(elsewhere, with_pip=False)
+    before = set(elsewhere.rglob("*"))
+    names = (
+        "VIRTUAL_ENV CONDA_PREFIX UV_PROJECT_ENVIRONMENT UV_TARGET UV_PREFIX PIP_TARGET PIP_ROOT"
+    )
+    redirects = {**dict.fromkeys(names.split(), str(elsewhere)), "UV_SYSTEM_PYTHON": "1"}
+    redirects |= {"UV_PYTHON": str(elsewhere / "bin" / "python"), "PIP_DRY_RUN": "1"}
+    status, said = set_up(checkout, **redirects)
+    assert status == 0, said
+    assert set(elsewhere.rglob("*")) == before
+    assert list(checkout.glob(".venv/lib/*/site-packages/modvar-1.dist-info"))
+    assert (checkout / ".venv" / "ready-test").exists()
+
+
+@pytest.mark.parametrize("case", ["a uv.toml", "another package than the lock's"])
+def test_set_up_that_went_wrong_is_not_taken_as_done(checkout, case):
+    if case == "a uv.toml":
+        (checkout / "uv.toml").write_text('[pip]\ntarget = "elsewhere"\n')
+        line = "uv: it installed elsewhere than .venv"
+    else:
+        wheel(checkout, "uv", {"other.py": ""})
+        line = "THESE PACKAGES DO NOT MATCH THE HASHES"
+    status, said = set_up(checkout)
+    assert status != 0 and line in said
+    assert not list(checkout.glob(".venv/ready-*"))
 
 
 def test_no_registry_and_no_path_of_a_machine_is_named():
     hosts = re.compile(
-        "|".join(["pypi" + r"\.org", "python" + "hosted", "[/]simple[/]", r"[.]whl\b"])
+        "|".join(["pypi" + r"\.org", "python" + "hosted", "[/]simple[/]", r"/[\w.+-]*[.]whl\b"])
     )
     home = re.compile(re.escape(str(data.ROOT)) + "|" + r"(?<![\w.])/(home|root|Users|work)/\w")
     for name in tracked():
