@@ -90,6 +90,20 @@ def test_conda_and_ci_are_in_step():
     assert f"(3, {oldest.split('.')[1]})" in MAKEFILE
 
 
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_a_workflow_may_little_and_takes_actions_by_commit(name):
+    assert WORKFLOWS[name]["permissions"] == {"contents": "read"}
+    for job in WORKFLOWS[name]["jobs"].values():
+        uses = [step["uses"] for step in job["steps"] if "uses" in step]
+        assert all(re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", action) for action in uses)
+        deploys = any("deploy-pages" in action for action in uses)
+        assert job.get("permissions", {}) == (
+            {"pages": "write", "id-token": "write"} if deploys else {}
+        )
+        assert not deploys or not any("run" in step for step in job["steps"])
+        assert job["timeout-minutes"] <= 120
+
+
 def wheel(folder: Path, name: str, files: dict[str, str]) -> str:
     """A package of these files, put into `folder`: its line in a lock."""
     about = {"METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n", "RECORD": ""}
