@@ -1,9 +1,18 @@
-# make reproduce   the original experiment, in full          make test        the tests; test-all: the slow ones too
-# make smoke       the same graph at toy size                make lab         JupyterLab: the notebooks, the explorer
-# make paper       the published study: trains what is new   make verify      every published table and figure, derived again
-# make book        a study as a site to read: STUDY=paper    make benchmark   speed and memory
-# CONFIG=my.yaml   with reproduce: a study of your own       PROFILE=slurm    with reproduce, paper, smoke: on a cluster
-# Everything needs only a python3 (3.11 or newer, with venv); each command installs what it needs into .venv.
+# make help        this text
+# make smoke       everything at toy size
+# make reproduce   the original experiment, in full; CONFIG=my.yaml: a study of your own
+# make paper       the published study: trains what is new
+# make book        a study as a site to read: STUDY=paper
+# make lab         JupyterLab: the notebooks, the explorer
+# make verify      every published table and figure, derived again
+# make test        the tests; make test-all: the slow ones too
+# make benchmark   speed and memory
+# make reference   the executed notebooks that the tests compare with, made again
+# make data        a data set, downloaded: DATASET=FashionMNIST
+# make lock        requirements.lock, with what is new
+# make setup       .venv alone, for work without make
+# PROFILE=slurm    with smoke, reproduce, paper: on a cluster
+# All need only a python3 (3.11 or newer, with venv); each installs what it needs into .venv.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euc
@@ -29,7 +38,10 @@ unexport PIP_REQUIREMENT PIP_DRY_RUN PIP_NO_DEPS
 install = .venv/bin/uv pip install --quiet --python .venv/bin/python --constraint .venv/requirements.lock
 ready = $(addprefix .venv/ready-,$(1))
 
-.PHONY: reproduce paper smoke book test test-all verify lab benchmark reference data lock setup
+.PHONY: help reproduce paper smoke book test test-all verify lab benchmark reference data lock setup
+
+help:
+	@sed -n '/^$$/q;s/^# //p' Makefile
 
 paper: export MODVAR_CONFIG := config/paper.yaml
 smoke: export MODVAR_CONFIG := config/smoke.yaml

@@ -104,6 +104,20 @@ def test_a_workflow_may_little_and_takes_actions_by_commit(name):
         assert job["timeout-minutes"] <= 120
 
 
+def test_help_names_every_command_and_is_what_make_alone_says():
+    said = {
+        words: subprocess.run(
+            ["make", *words], cwd=data.ROOT, capture_output=True, text=True
+        ).stdout
+        for words in [(), ("help",)]
+    }
+    assert said[()] == said["help",]
+    (targets,) = re.findall(r"^\.PHONY: (.+)$", MAKEFILE, re.MULTILINE)
+    for target in targets.split():
+        assert re.search(rf"\bmake {target}(?![\w-])", said[()]), target
+    assert all(len(line) <= 100 for line in said[()].splitlines())
+
+
 def wheel(folder: Path, name: str, files: dict[str, str]) -> str:
     """A package of these files, put into `folder`: its line in a lock."""
     about = {"METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n", "RECORD": ""}
