@@ -195,6 +195,17 @@ def test_set_up_that_went_wrong_is_not_taken_as_done(checkout, case):
     assert not list(checkout.glob(".venv/ready-*"))
 
 
+def test_what_runs_before_a_commit_changes_nothing_here():
+    config = yaml.safe_load((data.ROOT / ".pre-commit-config.yaml").read_text())
+    hooks = {hook["id"]: hook["entry"].split() for hook in config["repos"][0]["hooks"]}
+    assert hooks.keys() == {"ruff-format", "ruff-check", "nbstripout"}
+    notebooks = [name for name in tracked() if re.match(r"notebooks/.*\.ipynb$", name)]
+    done = subprocess.run(
+        [sys.executable, "-m", *hooks["nbstripout"], "--verify", *notebooks], cwd=data.ROOT
+    )
+    assert done.returncode == 0
+
+
 def test_no_registry_and_no_path_of_a_machine_is_named():
     hosts = re.compile(
         "|".join(["pypi" + r"\.org", "python" + "hosted", "[/]simple[/]", r"/[\w.+-]*[.]whl\b"])
