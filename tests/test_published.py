@@ -26,7 +26,7 @@ import pandas as pd
 import pytest
 
 from modvar_lib import data, explorer, goals, metrics, runs, training
-from modvar_lib.analysis import figures, study
+from modvar_lib.analysis import figures, statistics, study
 from modvar_lib.config import read_config
 from modvar_lib.settings import Settings
 
@@ -396,6 +396,14 @@ def test_the_article_says_what_the_tables_say():
     ]
     period = table("periods_difference.csv", read="at equal error").set_index("arm")
     share = (-100 * period["difference"] / period["level"]).map("{:.0f} %".format)
+    before = table(
+        "score_matched.csv",
+        measure="activation_change_pre",
+        arm="varying standardised",
+        read="at equal error",
+    )
+    falls = [f"{-row.difference:.2f} in `{row.architecture}`" for row in before.itertuples()]
+    gap = table("room.csv", architecture="mlp", measure="interchange_error_over_chance")
     price = {
         "measure": primary,
         "penalty": 0.001,
@@ -416,6 +424,8 @@ def test_the_article_says_what_the_tables_say():
         ),
         f"by {-harm.difference:.2f} ({-harm.high:.2f} to {-harm.low:.2f}) of what chance does",
         f"was lower by {-adapts['difference']:.2f} ({-adapts['high']:.2f} to {-adapts['low']:.2f}), and",
+        f"by {', '.join(falls[:4])} and {falls[4]}",
+        f"is {-gap['difference'].item():.2f} higher",
         f"from {score['mlp', 'fixed']} to {score['mlp', 'varying']}",
         f"is up to {readings['chance'].max():.2f}. Under {len(readings)} *readings*",
         f"{(readings['chance'] > 0.2).sum()} give a chance above 0.2",
@@ -432,6 +442,32 @@ def test_the_article_says_what_the_tables_say():
             f"(`{arm}`) | {sizes[f'{arm} standardised']} |"
             for arm in ("additive", "varying", "factor", "tables")
         ),
+    ):
+        assert said in words, said
+
+
+def test_the_article_tells_what_was_found_after_the_declarations():
+    """In the last layer of `vit` before its average, and of `mlp` by variance with nothing
+    subtracted: straight from the groups' tables, since no derived table has them."""
+    rows = study.select(
+        published("measures"), architecture="vit", layer="block2", side="both", copy="trained"
+    )
+    rows = rows.assign(arm=study.arms(rows))
+    mean = rows.groupby(["measure", "arm"])["value"].mean()
+    apart, mixed = mean["effect_selectivity"], mean["interaction"]
+    lowest = study.select(rows, measure="effect_selectivity", arm="varying standardised")["value"]
+    assert len(lowest) == 16 and lowest.min() > 0.99
+    along = study.select(
+        study.along(STUDY), architecture="mlp", layer="hidden2", measure="side_selectivity"
+    )
+    arms = [along[along["arm"] == name] for name in ("fixed", "varying standardised")]
+    rise = statistics.matched_difference(*arms, statistics.EQUAL)
+    words = " ".join((data.ROOT / "book" / "article.md").read_text().split())
+    for said in (
+        f"from {apart['fixed']:.2f} to {apart['varying standardised']:.2f}, interaction from "
+        f"{mixed['fixed']:.3f} to {mixed['varying standardised']:.3f}",
+        f"to {apart['tables standardised']:.2f} and {mixed['tables standardised']:.3f}",
+        f"rises by {rise['difference']:.2f} ({rise['low']:.2f} to {rise['high']:.2f})",
     ):
         assert said in words, said
 
