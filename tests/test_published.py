@@ -299,6 +299,12 @@ def change(file: str, /, **where) -> str:
     return f"{two(row.difference)} ({two(row.low)} to {two(row.high)})"
 
 
+def noted(said: str, note: str, difference: str) -> list[str]:
+    """A difference in a sentence, its interval in a footnote."""
+    number, low, high = re.fullmatch(r"(\S+) \((\S+) to (\S+)\)", difference).groups()
+    return [said.format(number), note.format(low, high)]
+
+
 DECLARED = study.primary()["second"]["measure"]
 READS = "at the end", "at equal error"
 MATCHED = {"networks": "neither failed", "contrast": "varying standardised - fixed"}
@@ -340,15 +346,15 @@ def score_says() -> list[str]:
     )
     return [
         *rows,
-        f"the difference is {gone}",
+        *noted("the difference is {}.[^gone]", "[^gone]: 95 % interval {} to {}, 16", gone),
         f"after the nonlinearity | {mean['mlp', 'fixed']} | {mean['mlp', 'varying']} |",
         f"nonlinearity | {two(third.fixed)} | {two(third.varying)} |",
         f"right digit | {two(best.fixed)} | {two(best.varying)} |",
-        f"is {two(third.chance)} for the third row and {two(best.chance)} for the last",
+        f"is {two(third.chance)} for the third row. For the last it is {two(best.chance)}",
         f"trying {len(readings)} *readings*",
         f"{len(likely)} readings have a probability above 0.2",
         f"drops to {two(counted.chance)} if the {counted.n_varying - third.n_varying} `varying`",
-        f"In `mlp` it is {mean['towers', 'fixed']}, higher than the {mean['mlp', 'fixed']} of `fixed`",
+        f"In `mlp` it is {mean['towers', 'fixed']}. That is *above* the {mean['mlp', 'fixed']} of",
     ]
 
 
@@ -400,16 +406,20 @@ def plain_networks_say() -> list[str]:
     (adapts,) = adapts.itertuples()
     return [
         *rows,
-        f"`varying` minus `tables` is {vit} in `vit` and {mixer} in `mixer`, with 8 pairs",
+        f"In `vit`: {vit}. In `mixer`: {mixer}. 8 pairs",
         f"is {two(-gap['difference'].item())} higher",
         f"| {two(scale['towers', DECLARED])} in `mlp` | 0 |",
-        f"the declared difference is {equal}",
+        f"the declared difference is {equal.split()[0]}:",
         f"what we declared to matter, {study.primary()['second']['margin']}",
         f"rises by {two(circuits['difference'].item())}. When",
         f"random `tables` lower the declared measure by {lost['tables']}. Goals a·x + b·y lower it by "
         f"{lost['varying']}. Sums of two random functions (`additive`) lower it by {lost['additive']}",
         f"cost about as much as `varying` ones: {lost['factor']}",
-        f"was lower by {two(-adapts.difference)} ({two(-adapts.high)} to {two(-adapts.low)})",
+        *noted(
+            "was lower by {}.[^slower]",
+            "[^slower]: 95 % interval {} to {}, 16",
+            f"{two(-adapts.difference)} ({two(-adapts.high)} to {two(-adapts.low)})",
+        ),
     ]
 
 
@@ -443,11 +453,13 @@ def found_afterwards() -> list[str]:
 
     split, _ = equal(architecture="vit", layer="block2", measure="effect_selectivity")
     assert (split["second"] > 0.98).all() and (split["second"] > split["first"]).all()
-    _, rise = equal(architecture="mlp", layer="hidden2", measure="side_selectivity")
+    pairs, rise = equal(architecture="mlp", layer="hidden2", measure="side_selectivity")
+    risen = (pairs["second"] > pairs["first"]).sum()
     return [
         *rows,
         f"the lowest selectivity is {two(selectivity.min()['fixed'])}",
-        f"rises by {two(rise['difference'])} ({two(rise['low'])} to {two(rise['high'])})",
+        f"rises by {two(rise['difference'])}.",
+        f"[^rises]: 95 % interval {two(rise['low'])} to {two(rise['high'])}, {risen} of 16",
     ]
 
 
@@ -469,7 +481,7 @@ def test_the_article_says_what_the_tables_say_and_no_other_number():
         "| 0.68 ± 0.02 | 0.55 ± 0.05 |",
         f"w = (4, 3) the score is {score_by_hand((3, 4), (4, 3))}",
         f"the score falls to {score_by_hand((13, 14), (14, 13))}",
-        "two take a side, and it is 0.5",
+        "two take a side, and selectivity is 0.5",
     ]
     for said in (*given, *score_says(), *plain_networks_say(), *found_afterwards()):
         assert said in words, said
@@ -487,7 +499,7 @@ def test_the_readme_says_what_the_tables_say_and_no_other_number():
     mlp, vit, mixer = (two(abs(row["difference"].item())) for row in after)
     found = found_afterwards()
     split = re.match(r"\| selectivity by effect \| (\S+) \| (\S+)", found[0])
-    rise = found[-1].split(" (")[0]
+    rise = found[-2].rstrip(".")
     for said in (
         f"towers {score['towers', 'fixed']}, `fixed` {score['mlp', 'fixed']}",
         f"`mlp`: less, by {mlp}",
