@@ -508,7 +508,7 @@ def test_the_readme_says_what_the_tables_say_and_no_other_number():
         f"{split[1]} becomes {split[2]}: two towers",
         f"no: one {rise}",
         f"{sizes.sum()} networks in {len(sizes)} arms",
-        f"chosen from {len(table('readings.csv'))}",
+        f"best of {len(table('readings.csv'))} readings",
     ):
         assert said in words, said
         words = words.replace(said, "")
