@@ -13,13 +13,13 @@ from modvar_lib.errors import InputError, lookup, one_line
 from modvar_lib.settings import Settings
 
 
-def settings(**parameters) -> Settings:
-    """Settings from a notebook's parameters. A name that papermill injected but the notebook does
-    not have is an error."""
+def settings(own: tuple[str, ...] = (), **parameters) -> Settings:
+    """Settings from a notebook's parameters; `own`: names of others that it checks itself. A name
+    that papermill injected but the notebook does not have is an error."""
     short_errors()
     own_code()
     for name in injected():
-        lookup(parameters, "unknown parameter", name)
+        lookup(parameters | dict.fromkeys(own), "unknown parameter", name)
     return Settings(**parameters)
 
 

@@ -327,9 +327,9 @@ def published(study: str, **where) -> Iterator[Run]:
             raise InputError(f"study: {path} cannot be used ({_why(error)}); restore it") from None
 
 
-def read_table(path: Path, needed: list[str]) -> pd.DataFrame:
-    """A table of a group, that has the columns needed. Errors: InputError, when it is damaged or of
-    another arm."""
+def read_table(path: Path, keys: list[str], others: list[str] = ()) -> pd.DataFrame:
+    """A table of a group; keys: columns that tell its rows apart, others: more that it must have.
+    Errors: InputError, when it is damaged or of another arm."""
     try:
         part = pd.read_csv(
             path,
@@ -340,13 +340,13 @@ def read_table(path: Path, needed: list[str]) -> pd.DataFrame:
         )
         if part.empty:
             raise ValueError("it has no rows")
-        for name in needed:
+        for name in (*keys, *others):
             if name not in part:
                 raise ValueError(f"it has no column {name}")
             if name not in TEXT and not pd.api.types.is_numeric_dtype(part[name]):
                 raise ValueError(f"{name} has text where numbers belong")
-        if not path.read_bytes().endswith(b"\n"):
-            raise ValueError("its last line is cut short")
+        if not path.read_bytes().endswith(b"\n") or part[keys].isna().any(axis=None):
+            raise ValueError("a line is cut short")
         arms = part[KEYS[:-1]].astype(str).drop_duplicates().agg("-".join, axis=1)
         names = [arm.removesuffix("-default") for arm in arms]
         if names != [path.parent.parent.name] or not re.fullmatch(r"[\w.-]+", names[0]):
