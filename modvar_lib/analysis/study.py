@@ -24,6 +24,7 @@ from modvar_lib.models import ARCHITECTURES
 from modvar_lib.runs import KEYS, study_folder
 from modvar_lib.settings import Settings
 
+MADE = {name for name, make in data.DATASETS.items() if make}
 KNOWN = Towers, Summed, Dose
 KNOWN_REGIMES = ("interaction",)  # likewise: what its networks must do is known
 OURS = ["arm", "failed", "r2", "pairs", "network", "networks"]  # columns that analyses add
@@ -39,7 +40,8 @@ def table(study: str, name: str) -> pd.DataFrame:
     """One of the TABLES of all groups of a study together; one line of error that names the file
     when one is damaged, or when groups do not go together: the same network twice with other
     values, one arm with several settings, other columns. Of several data sets, that of the default
-    settings (or the first) is read as it is; architectures of another are called `OneHot mlp`."""
+    settings (or the first) is read as it is; architectures of another, and of a data set that is
+    made, are called `OneHot mlp`."""
     folder = study_folder(study) / "groups"
     rows, others = lookup(TABLES, "table", name)
     paths = sorted(folder.glob(f"*/*/{name}.csv"))
@@ -72,8 +74,9 @@ def table(study: str, name: str) -> pd.DataFrame:
                         f"{setting}: {' '.join(arm)} in {folder} has {several}; "
                         "allowed: one value per arm; give one of them a variant or another study"
                     )
-    sets = sorted({path.name.split("-")[0] for path in folder.glob("*")})
-    other = whole["dataset"] != (Settings().dataset if Settings().dataset in sets else sets[0])
+    sets = sorted({path.name.split("-")[0] for path in folder.glob("*")} - MADE)
+    usual = Settings().dataset if Settings().dataset in sets or not sets else sets[0]
+    other = whole["dataset"] != usual
     whole.loc[other, "architecture"] = whole["dataset"] + " " + whole["architecture"]
     return whole.drop(columns=OURS, errors="ignore")
 
