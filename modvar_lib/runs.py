@@ -308,7 +308,9 @@ def published(study: str, **where) -> Iterator[Run]:
         arm, group = path.parts[-3:-1]
         try:
             rows = read_table(path.with_name("runs.csv"), KEYS)
-            rows = rows[rows[list(wanted)].isin(wanted).all(axis=1)].to_dict("records")
+            for name, values in wanted.items():
+                rows = rows[rows[name].isin(values)]
+            rows = rows.to_dict("records")
             history = pd.read_csv(path.with_name("history.csv")) if rows else None
             with safe_open(path, "pt") as file:
                 of = file.metadata() or {}
