@@ -31,11 +31,27 @@ def test_colours_can_be_told_apart_without_red_or_green():
         assert apart[np.triu_indices(len(seen), 1)].min() > 0.04, name
 
 
-def test_a_regime_has_the_same_colour_in_every_figure():
-    both = figures.colours(["varying", "fixed"])
-    assert both == {"fixed": figures.COLOURS[0], "varying": figures.COLOURS[1]}
-    assert figures.colours(["varying", "tables"])["varying"] == both["varying"]
-    assert len(set(figures.colours(["fixed", "varying", "a", "b", "c", "d"]).values())) == 6
+def test_an_arm_has_one_colour_and_marker_in_every_figure():
+    both = figures.looks(["varying", "fixed"])
+    assert [both[name]["color"] for name in ("fixed", "varying")] == figures.COLOURS[:2]
+    many = figures.looks(["varying", *map(str, range(30)), "fixed"])
+    assert both == {name: many[name] for name in both}
+    assert len({tuple(look.values()) for look in many.values()}) == 32
+    assert figures.looks(["a", "b"])["a"] == figures.looks(["fixed", "a"])["a"]
+
+
+def test_values_below_0_are_drawn_and_no_interval_below_0_of_what_cannot_be():
+    rows = [("m", "h", "fixed", value) for value in (-0.2, 0.1, 0.3)]
+    values = pd.DataFrame(rows, columns=["measure", "layer", "arm", "value"])
+    summary = pd.DataFrame([("m", "h", "fixed", 0.07, -0.5, 0.6)])
+    summary.columns = ["measure", "layer", "arm", "mean", "low", "high"]
+    (ax,) = figures.by_layer(values, summary, {"m": "M"}, "toy").axes
+    assert ax.get_ylim()[0] < -0.2
+    for shift, lowest in ((0, -0.5), (0.3, 0)):
+        moved = values.assign(value=values["value"] + shift)
+        (ax,) = figures.dots(moved, summary, ["fixed"], {"m": "M"}, "toy").axes
+        (bar,) = ax.collections[0].get_segments()
+        assert bar[0][0] == pytest.approx(lowest)
 
 
 def test_a_saved_figure_is_the_same_every_time_and_says_what_it_shows(tmp_path):
@@ -78,24 +94,3 @@ def test_along_shows_the_last_stretch_above_a_half():
     assert line.get_xydata().tolist() == [[0.7, 1], [0.9, 2]] and end.get_xydata().tolist() == [
         [0.9, 2]
     ]
-
-
-def test_readings_lie_in_the_plane_of_the_two_means():
-    table = pd.DataFrame(
-        {
-            "architecture": "cnn",
-            "tap": ["before", "after"],
-            "fixed": [0.7, 0.6],
-            "varying": [0.5, 0.55],
-            "chance": [0.5, 0],
-        }
-    )
-    (ax,) = figures.readings(table, {"fixed": [0.68, 0.02], "varying": [0.55, 0.05]}, "toy").axes
-    assert sorted(tuple(points.get_offsets()[0]) for points in ax.collections) == [
-        (0.6, 0.55),
-        (0.7, 0.5),
-    ]
-    box = ax.patches[0]
-    assert (*box.get_xy(), box.get_width(), box.get_height()) == pytest.approx(
-        (0.66, 0.5, 0.04, 0.1)
-    )

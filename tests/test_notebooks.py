@@ -17,6 +17,8 @@ from modvar_lib.settings import Settings
 SOURCES = sorted((data.ROOT / "notebooks").glob("*.ipynb"))
 HERE = Path(__file__).parent
 ALL_PARAMETERS = set(Settings.model_fields)
+# What a notebook checks itself: parameters that are no settings, or that may be empty
+OWN = {"12_two_arms": {"architecture", "first", "second", "measure", "layer", "margin"}}
 every_notebook = pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
 
 
@@ -64,10 +66,13 @@ def test_parameters_are_settings_typed_explained_and_valid(path):
     body = ast.parse(parameters_cell(path)).body
     assert body and all(isinstance(line, ast.AnnAssign) for line in body)
     assert parameters_cell(path).count("# ") == len(body)  # papermill --help-notebook shows them
-    assert {line.target.id for line in body} <= ALL_PARAMETERS
-    settings = notebook.settings(**parameters_of(path))
+    values, own = parameters_of(path), OWN.get(path.stem, set())
+    assert values.keys() - own <= ALL_PARAMETERS
+    settings = notebook.settings(**{name: v for name, v in values.items() if name not in own})
     for line in body:
-        value = getattr(settings, line.target.id)
+        value = (
+            values[line.target.id] if line.target.id in own else getattr(settings, line.target.id)
+        )
         assert isinstance(
             value,
             {"str": str | tuple, "int": int, "float": float, "bool": bool}[line.annotation.id],
@@ -84,7 +89,9 @@ def test_every_parameter_goes_through_settings_under_its_own_name(path):
         for n in ast.walk(tree)
         if isinstance(n, ast.Call) and ast.unparse(n.func) == "notebook.settings"
     ]
-    given = {word.arg: ast.unparse(word.value) for word in calls[0].keywords}
+    own = OWN.get(path.stem, set())
+    given = {word.arg: ast.unparse(word.value) for word in calls[0].keywords if word.arg != "own"}
+    given |= {name: name for name in own}
     if given == {None: "{name: globals()[name] for name in names}"}:
         values = {"Settings": Settings}
         exec(next(s for s in code(path) if s.startswith("names = ")).split("\nsettings")[0], values)
@@ -124,7 +131,7 @@ def test_a_parameter_has_one_default_and_meaning_everywhere():
             if (
                 path.stem != "10_your_own"
                 and (path.stem, name) != ("01_data", "regime")
-                and name != "study"
+                and name not in {"study", *OWN.get(path.stem, ())}
             ):
                 assert lines.setdefault(name, text) == text, path.name
     assert {*lines, "study"} == ALL_PARAMETERS
@@ -158,9 +165,10 @@ def test_references_have_not_drifted(name):
 
 
 def test_every_notebook_is_executed_by_some_test():
-    """As a reference, in the toy graph, or over the published tables."""
+    """As a reference, in the toy graph, over the published tables, or in test_shapes.py."""
     assert {path.stem for path in SOURCES} == {
         *REFERENCES,
+        *OWN,
         "02_train",
         "03_metric",
         *read_config(data.ROOT / "config" / "paper.yaml").notebooks,
@@ -171,3 +179,32 @@ def test_every_notebook_is_executed_by_some_test():
 def test_no_notebook_shows_a_figure_without_words_for_it():
     for path in SOURCES:
         assert not re.search(r"plt\.show|figures\.save|\.savefig", "\n".join(code(path))), path.name
+
+
+ANALYSES = [path for path in SOURCES if path.stem[:2] in ("04", "05", "06", "07", "08", "12")]
+# Words of a notebook that are names as well: ends of the scale, the control of size, a side, a measure
+KINDS = {"towers", "summed", "scaled", "both", "interaction"}
+
+
+@pytest.mark.parametrize("path", ANALYSES, ids=lambda path: path.stem)
+def test_arms_and_architectures_come_from_the_study_and_from_what_was_declared(path):
+    """So a new one is shown without an edit. And nothing is said of the published study."""
+    names = {*goals.REGIMES, *models.ARCHITECTURES} - KINDS
+    for source in code(path):
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                words = node.value.split()
+                assert len(words) > 2 or not names & {*words}, (path.stem, node.value)
+    prose = [c.source for c in read(path).cells if c.cell_type == "markdown"]
+    assert not re.search(r"(?i)in the published (study|run)|\d\.\d\d", "".join(prose[1:]))
+
+
+@pytest.mark.parametrize("path", ANALYSES, ids=lambda path: path.stem)
+def test_an_analysis_begins_with_a_question_an_answer_and_a_figure(path):
+    first = read(path).cells[0].source
+    (answer,) = re.findall(r"(?s)\*\*Short answer\.\*\*(.*?)\n\n", first)
+    assert "**Question.**" in first and len(answer.split()) <= 60
+    cells = code(path)[2:]  # behind parameters and imports
+    at = next(i for i, source in enumerate(cells) if "figures.show" in source)
+    assert path.stem == "04_analysis" or sum(len(s.splitlines()) for s in cells[:at]) <= 30
+    assert path.stem not in ("06_ruler", "07_controls") or len(code(path)) <= 20

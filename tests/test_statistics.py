@@ -5,11 +5,10 @@ from scipy import stats
 
 from modvar_lib import metrics
 from modvar_lib.analysis.statistics import (
-    at_equal_error,
     describe,
-    differences,
     holm,
-    in_and_out,
+    in_words,
+    interval,
     paired_difference,
     verdict,
 )
@@ -66,32 +65,6 @@ def test_no_effect_is_not_found_and_a_large_one_is():
     assert paired_difference(first, first - 1 + 0.1 * noise.normal(size=16))["p"] < 0.001
 
 
-def curve(seed, *points):
-    """Of (R², value), an epoch each."""
-    return pd.DataFrame(points, columns=["r2", "value"]).assign(
-        seed=seed, epoch=range(1, len(points) + 1)
-    )
-
-
-def test_at_equal_error_by_hand():
-    """The better network, whichever it is, where it first reaches the R² at which the other ended;
-    none that began above."""
-    slow = pd.concat(
-        [curve(0, (0.1, 1), (0.5, 2)), curve(1, (0.3, 5), (0.9, 6)), curve(2, (0.2, 0), (0.3, 1))]
-    )
-    fast = pd.concat(
-        [
-            curve(0, (0.4, 3), (0.6, 7), (0.2, 9), (0.8, 8)),
-            curve(1, (0.2, 0), (0.7, 4)),
-            curve(2, (0.6, 2), (0.9, 3)),
-        ]
-    )
-    found = at_equal_error(slow.sample(frac=1, random_state=0), fast)
-    assert found["r2"].tolist() == [0.5, 0.7, 0.3]
-    assert found["first"].tolist() == pytest.approx([2, 5 + 2 / 3, 1])
-    assert found["second"].tolist() == pytest.approx([5, 4, np.nan], nan_ok=True)
-
-
 def test_the_verdict_is_the_more_cautious_of_two_intervals():
     def said(low, high, t_low, t_high, p=0.001):
         return verdict(
@@ -107,15 +80,29 @@ def test_the_verdict_is_the_more_cautious_of_two_intervals():
     )
     nan = float("nan")
     assert said(nan, nan, nan, nan, nan) == "not shown"
+    for half in ((nan, 3, 1, 3), (1, nan, 1, 3), (1, 3, nan, 3), (1, 3, 1, nan)):
+        assert said(*half) == "not shown" and np.isnan(interval(bounds(*half))).all()
 
 
-def test_differences_in_and_out_of_failures():
-    rows = [("fixed", s, 1.0, False) for s in range(3)] + [("varying", 0, 2.0, False)]
-    rows += [("varying", 1, 2.5, False), ("varying", 2, 9.0, True)]
-    table = pd.DataFrame(rows, columns=["regime", "seed", "value", "failed"]).assign(what="it")
-    found = in_and_out(table, ["what"]).set_index("networks")
-    assert found["n"].to_dict() == {"all": 3, "neither failed": 2}
-    assert found["difference"].to_dict() == {"all": 3.5, "neither failed": 1.25}
+def bounds(low, high, t_low, t_high):
+    return {"low": low, "high": high, "t_low": t_low, "t_high": t_high}
+
+
+def test_what_is_infinite_is_left_out_as_what_is_undefined():
+    found = describe([1.0, np.inf, 3.0, -np.inf])
+    assert (found["n"], found["mean"]) == (2, 2.0)
+    found = paired_difference(pd.Series([1.0, 2.0, 3.0]), pd.Series([2.0, np.inf, 5.0]))
+    assert (found["n"], found["difference"]) == (2, 1.5)
+
+
+def test_no_difference_is_no_word():
+    assert in_words(pd.DataFrame(columns=["a", "b", "difference", "low", "high"]), ["a"], "b").empty
+
+
+def test_one_word_is_equivalent():
+    both = bounds(0.01, 0.03, 0.01, 0.02) | {"p": 0.001}
+    assert verdict(both, 0.05, one_word=True) == "equivalent"
+    assert verdict(both, 0.02, one_word=True) == "more"
 
 
 def test_values_against_chance():
@@ -129,14 +116,6 @@ def test_values_against_chance():
     assert found["interchange_error_over_chance"] == 0.25 and len(found) == 6
 
 
-def test_students_interval_of_a_paired_difference_is_scipys():
-    first, second = (pd.Series(np.random.default_rng(seed).normal(size=9)) for seed in (0, 1))
-    found = paired_difference(first, second)
-    theirs = stats.ttest_rel(second, first).confidence_interval(0.95)
-    assert (found["t_low"], found["t_high"]) == pytest.approx((theirs.low, theirs.high))
-    assert found["low"] != found["t_low"] and found["low"] < found["difference"] < found["high"]
-
-
 def test_the_bootstrap_is_of_pairs():
     """Seeds that differ a hundred times more than regimes do: pairs cancel it."""
     seeds = pd.Series(100 * np.random.default_rng(0).normal(size=16))
@@ -148,17 +127,3 @@ def test_holm_by_hand():
     """Three tests and one that was not made."""
     assert holm([0.02, np.nan, 0.5, 0.01]) == pytest.approx([0.04, np.nan, 0.5, 0.03], nan_ok=True)
     assert holm([0.4, 0.4, 0.4]) == pytest.approx([1, 1, 1]) and len(holm([])) == 0
-
-
-def test_differences_of_groups_do_not_mix_them():
-    rows = [
-        (layer, regime, seed, value)
-        for layer, shift in (("a", 1), ("b", -1))
-        for seed in range(3)
-        for regime, value in (("fixed", seed), ("varying", seed + shift + 0.1 * seed))
-    ]
-    table = pd.DataFrame(rows, columns=["layer", "regime", "seed", "value"])
-    found = differences(table.sample(frac=1, random_state=0), ["layer"]).set_index("layer")[
-        "difference"
-    ]
-    assert found.to_dict() == pytest.approx({"a": 1.1, "b": -0.9})

@@ -51,7 +51,11 @@ def rows(settings: Settings, **values) -> dict[str, pd.DataFrame]:
     names = [{k: one.saved()[k] for k in runs.KEYS} for one in settings.runs()]
     about = pd.DataFrame([{**one.saved(), "cpu": "x"} for one in settings.runs()])
     history = pd.DataFrame(
-        [{**n, "epoch": e, "test_r2": 0.9, "sum_r2": 0.9} for n in names for e in range(2)]
+        [
+            {**n, "epoch": e, "test_r2": 0.9, "sum_r2": 0.9}
+            for n in names
+            for e in range(settings.epochs)
+        ]
     )
     row = {
         "copy": "trained",
@@ -85,7 +89,7 @@ def groups(results):
 
 
 def test_a_table_is_that_of_all_groups_together(groups):
-    for name, per_network in (("runs", 1), ("history", 2), ("measures", 2)):
+    for name, per_network in (("runs", 1), ("history", 100), ("measures", 2)):
         table = study.table("s", name)
         assert len(table) == 6 * per_network and set(runs.KEYS) < set(table)
         assert set(map(tuple, table[runs.KEYS].to_numpy())) == {
@@ -266,14 +270,41 @@ def test_failed_networks_are_counted_and_kept():
     assert not study.final(history, "test_r2")["failed"].any()
 
 
-def test_arms_that_a_notebook_needs(groups):
-    table = study.table("s", "measures")
-    study.need(table, "x", ["mlp fixed", "mlp varying"])
-    with pytest.raises(
-        InputError,
-        match=r"^study: it has no networks of cnn fixed; 06_ruler needs mlp fixed, cnn fixed, as",
-    ):
-        study.need(table, "06_ruler", ["mlp fixed", "cnn fixed"])
+def test_families_are_the_declared_ones_first_and_none_of_known_modularity():
+    names = ["summed", "mine", "vit", "dose20", "mlp", "cnn_towers", "OneHot towers", "OneHot mlp"]
+    table = pd.DataFrame({"architecture": names})
+    assert study.families(table) == ["mlp", "vit", "mine", "OneHot mlp"]
+    assert study.families(table[table["architecture"] == "summed"]) == ["summed"]
+    assert (
+        study.ends("mlp") == {"towers": "towers", "summed": "summed"} and study.ends("mine") == {}
+    )
+    assert study.ends("OneHot vit")["towers"] == "OneHot vit_towers"
+
+
+def test_rows_in_the_order_of_the_values():
+    table = pd.DataFrame({"arm": ["b", "a", "b", "c"], "layer": ["x", "y", "y", "x"]})
+    assert list(study.ordered(table, layer=["y", "x"], arm=["a", "b"]).index) == [1, 2, 0]
+
+
+def test_arms_are_the_originals_or_the_first_two(capsys):
+    def table(*names):
+        rows = [[*name.split(), "default"][:2] for name in names]
+        return pd.DataFrame(rows, columns=["regime", "variant"])
+
+    assert study.pair(table("varying", "tables", "fixed")) == ["fixed", "varying"]
+    assert capsys.readouterr().out == ""
+    assert study.pair(table("mine", "fixed short", "yours")) == ["fixed short", "mine"]
+    assert "not in this study: both of fixed, varying" in capsys.readouterr().out
+    assert study.pair(table("mine")) == ["mine"]
+
+
+def test_an_arm_differs_in_the_settings_that_are_its_own():
+    keys = {"dataset": "MNIST", "architecture": "mlp", "seed": 0, "epochs": 100, "penalty": 0.0}
+    rows = [("fixed", "default", 10), ("fixed", "again", 10), ("varying", "p1", 1)]
+    rows = [{**keys, "regime": r, "variant": v, "period": p} for r, v, p in rows]
+    rows.append(rows[0] | {"variant": "dear", "penalty": 0.1, "period": 2})
+    found = study.differing(pd.DataFrame(rows), "fixed").to_list()
+    assert found == [(), None, ("period",), ("period", "penalty")]
 
 
 def test_what_was_declared_in_advance_is_there():

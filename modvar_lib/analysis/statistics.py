@@ -78,13 +78,12 @@ def holm(p) -> np.ndarray:
     return adjusted
 
 
-def interval(difference: dict, lows=("low", "t_low"), highs=("high", "t_high")):
-    """The outer bounds of the intervals of a `paired_difference`; NaN where one of them is."""
-    low, high = (
-        np.min([difference[name] for name in lows]),
-        np.max([difference[name] for name in highs]),
-    )
-    return float(low), float(high)
+def interval(
+    difference: dict, lows=("low", "t_low"), highs=("high", "t_high")
+) -> tuple[float, float]:
+    """The outer bounds of the intervals of a `paired_difference`; NaN where any of them is."""
+    bounds = np.array([difference[name] for name in (*lows, *highs)], dtype=float)
+    return (bounds.min(), bounds.max()) if not np.isnan(bounds).any() else (np.nan, np.nan)
 
 
 def verdict(difference: dict, margin: float, p: float | None = None, one_word: bool = False) -> str:

@@ -14,6 +14,7 @@ training.csv  where `frames` asked for it: measures at moments within training
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -78,6 +79,8 @@ def table(study: str, name: str) -> pd.DataFrame:
     usual = Settings().dataset if Settings().dataset in sets or not sets else sets[0]
     other = whole["dataset"] != usual
     whole.loc[other, "architecture"] = whole["dataset"] + " " + whole["architecture"]
+    if "value" in whole:  # what is infinite is undefined
+        whole["value"] = whole["value"].where(np.isfinite(whole["value"]))
     return whole.drop(columns=OURS, errors="ignore")
 
 
