@@ -8,10 +8,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+import explorer
 import nbformat
 from sphinx.cmd.build import main as sphinx
 
-from modvar_lib import explorer, runs
+from modvar_lib import runs
 from modvar_lib.data import ROOT
 from modvar_lib.errors import InputError, command
 from modvar_lib.runs import study_folder

@@ -1,21 +1,31 @@
 // The explorer: exchange one of two digits, or draw one, and watch every unit of a small network.
 // mount(element, data) for a page; the default export is for a notebook (anywidget). Nothing is fetched.
-// data: digits {pixels, labels}; networks [{name, selectivity, layers [{name, units, weights, bias, relu, balance}]}]:
-// base64, pixels uint8, weights [units, inputs] and bias float16, balance int8: 127 serves the left digit alone, -127 the right.
+// data: digits {pixels, labels}; networks [{name, layers [{name, units, selectivity, chance, balance, ...}]}], in base64:
+// pixels uint8; balance int8, 127 serves the left digit alone, -127 the right; weights [units, inputs] and bias float16, with
+// relu; or, of networks that are not matrices, values float16 [10 left digits, 10 right ones, units], for the first picture of each.
 
 const STYLE = `
-.explorer { border: 1px solid currentColor; border-radius: 6px; padding: 0.8em; margin: 1em 0; max-width: 46em }
-.explorer .pair { display: flex; flex-wrap: wrap; gap: 0.6em 1.2em; align-items: flex-start; margin-bottom: 0.7em }
-.explorer canvas.digit { width: 112px; height: 112px; background: #000; touch-action: none; cursor: crosshair }
-.explorer canvas.units { width: 100%; height: 54px; display: block; image-rendering: pixelated; border: 1px solid #8886 }
-.explorer select, .explorer button { font: inherit; padding: 0.2em 0.5em; min-height: 2.2em; max-width: 100% }
+.explorer { border: 1px solid currentColor; border-radius: 6px; padding: 0.7em; margin: 1em 0; max-width: 50em; container-type: inline-size; line-height: 1.35 }
+.explorer .board { display: grid; gap: 0.5em 1.2em; align-items: start }
+.explorer .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 0.8em; max-width: 20em }
+.explorer canvas.digit { width: 112px; height: 112px; display: block; background: #000; touch-action: none; cursor: crosshair }
+.explorer .strip { display: grid; grid-template-columns: 3.4rem minmax(0, 1fr); align-items: center }
+.explorer .strip h3 { grid-column: 1 / 3; white-space: nowrap; overflow: hidden; text-overflow: ellipsis }
+.explorer .strip span { grid-column: 1; font-size: 12px; line-height: 14px; height: 14px }
+.explorer canvas.units { grid-area: 2 / 2 / 5 / 3; width: 100%; height: 42px; display: block; image-rendering: pixelated; outline: 1px solid #8886 }
+.explorer select, .explorer button { font: inherit; padding: 0.1em 0.4em; min-height: 2em; max-width: 100% }
 .explorer fieldset { border: 0; padding: 0; margin: 0; min-width: 0 }
-.explorer legend, .explorer h3 { font-size: 1em; font-weight: bold; margin: 0 0 0.2em; padding: 0 }
-.explorer .answer { min-width: 13em; flex: 1 }
+.explorer legend, .explorer h3 { font-size: 0.9em; font-weight: bold; margin: 0 0 0.1em; padding: 0 }
+.explorer h3 i { font-weight: normal; font-style: normal }
+.explorer .answer { min-height: 11em; margin-top: 0.6em }
 .explorer p { margin: 0.2em 0 }
 .explorer .key { font-size: 0.85em }
 .explorer .left { color: #7b3294 } .explorer .right { color: #806000 }
-html[data-theme="dark"] .explorer .left { color: #c79bdb } html[data-theme="dark"] .explorer .right { color: #e6c200 }`;
+html[data-theme="dark"] .explorer .left { color: #c79bdb } html[data-theme="dark"] .explorer .right { color: #e6c200 }
+@container (min-width: 38em) {
+  .explorer .board { grid-template-columns: 20em minmax(0, 1fr) }
+  .explorer .answer { min-height: 6.9em }
+}`;
 const LEFT = [150, 70, 180], RIGHT = [204, 160, 0], NEITHER = [136, 136, 136]; // as in the figures
 const ROWS = ["before", "after", "change"];
 
@@ -35,19 +45,27 @@ export function halves(text) {
 /** A network with its numbers decoded, which happens once, when it is first chosen. */
 function decoded(network) {
   for (const layer of network.layers)
-    if (!layer.w) {
-      [layer.w, layer.b] = [halves(layer.weights), halves(layer.bias)];
+    if (!layer.order) {
+      if (layer.values) layer.table = halves(layer.values);
+      else [layer.w, layer.b] = [halves(layer.weights), halves(layer.bias)];
       layer.sides = new Int8Array(bytes(layer.balance).buffer);
       layer.order = [...layer.sides.keys()].sort((i, j) => layer.sides[j] - layer.sides[i]);
     }
   return network;
 }
 
-/** Activations of every layer, after its nonlinearity, for a pair of pictures: [left, right], 784 numbers of 0 to 255 each. */
-export function activations(network, pair) {
-  let x = new Float32Array(1568);
-  pair.forEach((picture, side) => picture.forEach((value, i) => (x[784 * side + i] = value / 255)));
-  return decoded(network).layers.map(({ units, w, b, relu }) => {
+/** A network whose activations are listed, for the first picture of each digit. */
+const listed = (network) => Boolean(network.layers[0].values);
+
+/** Activations of every layer, after its nonlinearity, for a pair of digits: {pixels: 784 numbers of 0 to 255, label}. */
+export function activations(network, [left, right]) {
+  const { layers } = decoded(network);
+  if (listed(network)) {
+    const pair = 10 * left.label + right.label;
+    return layers.map(({ units, table }) => table.slice(pair * units, (pair + 1) * units));
+  }
+  let x = Float32Array.from([...left.pixels, ...right.pixels], (value) => value / 255);
+  return layers.map(({ units, w, b, relu }) => {
     const out = new Float32Array(units), inputs = x.length;
     const live = [...x.keys()].filter((i) => x[i] !== 0); // most pixels are 0
     for (let u = 0; u < units; u++) {
@@ -74,13 +92,13 @@ export function score(before, after) {
 function paint(canvas, layer, before, after) {
   const { units, order, sides } = layer, context = canvas.getContext("2d");
   canvas.width = units;
-  canvas.height = 3;
-  const picture = context.createImageData(units, 3), rows = [before, after, after.map((a, u) => a - before[u])];
+  canvas.height = 42; // rows of 13, a line between them
+  const picture = context.createImageData(units, 42), rows = [before, after, after.map((a, u) => a - before[u])];
   const most = Math.max(1e-9, ...rows.flatMap((row) => [...row].map(Math.abs)));
   rows.forEach((row, r) => order.forEach((u, column) => {
-    const lean = sides[u] / 127, to = lean > 0 ? LEFT : RIGHT, at = 4 * (r * units + column);
-    for (let c = 0; c < 3; c++) picture.data[at + c] = NEITHER[c] + Math.abs(lean) * (to[c] - NEITHER[c]);
-    picture.data[at + 3] = 255 * Math.sqrt(Math.abs(row[u]) / most);
+    const lean = sides[u] / 127, to = lean > 0 ? LEFT : RIGHT, colour = NEITHER.map((n, c) => n + Math.abs(lean) * (to[c] - n));
+    const pixel = [...colour, 255 * Math.sqrt(Math.abs(row[u]) / most)];
+    for (let y = 14 * r; y < 14 * r + 13; y++) picture.data.set(pixel, 4 * (y * units + column));
   }));
   context.putImageData(picture, 0, 0);
 }
@@ -110,15 +128,14 @@ function element(name, parent, properties = {}) {
 
 export function mount(root, data) {
   const pixels = bytes(data.digits.pixels), labels = data.digits.labels, sides = ["left", "right"];
-  const picture = (row) => pixels.slice(784 * row, 784 * row + 784);
-  const random = (digit) => {
-    const rows = labels.flatMap((label, row) => (digit === undefined || label === digit ? [row] : []));
-    return rows[Math.floor(Math.random() * rows.length)];
+  const picture = (row) => ({ pixels: pixels.slice(784 * row, 784 * row + 784), label: labels[row] });
+  const first = (digit) => picture(labels.indexOf(digit));
+  const other = (digit) => {
+    const rows = [...labels.keys()].filter((row) => labels[row] !== digit);
+    return picture(rows[Math.floor(Math.random() * rows.length)]);
   };
-  const start = [labels.indexOf(3), labels.indexOf(4)];
-  const now = start.map((row) => ({ pixels: picture(row), label: labels[row] }));
-  let before = now.map((digit) => ({ ...digit }));
-  before[1] = { pixels: picture(labels.indexOf(9)), label: 9 }; // the first exchange: a 9 for the 4
+  let before = [first(2), first(7)], now = [first(2), first(4)]; // the first exchange: a 4 for the 7
+  let network, strips;
   element("style", root, { textContent: STYLE });
   const box = element("div", root, { className: "explorer", role: "group", ariaLabel: "Explorer: exchange a digit, watch the units" });
 
@@ -126,27 +143,30 @@ export function mount(root, data) {
   element("label", choice, { textContent: "Network " }).append(element("select", choice, { className: "network" }));
   const select = box.querySelector("select");
   data.networks.forEach((network, i) => element("option", select, { value: i, textContent: network.name }));
-  select.onchange = () => update();
+  select.onchange = () => choose();
 
-  const row = element("div", box, { className: "pair" }), canvases = sides.map((side, s) => {
+  const board = element("div", box, { className: "board" }), row = element("div", board, { className: "pair" });
+  const fields = sides.map((side, s) => {
     const field = element("fieldset", row);
     element("legend", field, { textContent: `${side} digit`, className: side });
     const canvas = element("canvas", field, { className: "digit", role: "img" });
-    const pick = element("select", element("p", field), { ariaLabel: `${side} digit: choose` });
-    element("option", pick, { value: "", textContent: "choose…" });
-    for (let digit = 0; digit < 10; digit++) element("option", pick, { value: digit, textContent: digit });
-    pick.onchange = () => {
-      if (pick.value !== "") exchange(s, random(Number(pick.value)));
-      pick.value = "";
-    };
     const buttons = element("p", field);
     element("button", buttons, { type: "button", textContent: "exchange", ariaLabel: `exchange the ${side} digit` }).onclick = () =>
-      exchange(s, random());
-    element("button", buttons, { type: "button", textContent: "clear", ariaLabel: `clear the ${side} digit, to draw one` }).onclick = () =>
-      set(s, new Uint8Array(784), null);
+      set(s, other(now[s].label));
+    const more = element("p", field), pick = element("select", more, { ariaLabel: `${side} digit: choose` });
+    element("option", pick, { value: "", textContent: "choose" });
+    for (let digit = 0; digit < 10; digit++) element("option", pick, { value: digit, textContent: digit });
+    pick.onchange = () => {
+      if (pick.value !== "") set(s, first(Number(pick.value)));
+      pick.value = "";
+    };
+    const blank = () => ({ pixels: new Uint8Array(784), label: null });
+    const clear = element("button", more, { type: "button", textContent: "clear", ariaLabel: `clear the ${side} digit, to draw one` });
+    clear.onclick = () => set(s, blank());
     canvas.onpointerdown = (event) => {
+      if (listed(network)) return;
       canvas.setPointerCapture(event.pointerId);
-      set(s, now[s].label === null ? now[s].pixels : new Uint8Array(784), null);
+      set(s, now[s].label === null ? now[s] : blank());
       canvas.onpointermove(event);
     };
     canvas.onpointermove = (event) => {
@@ -154,26 +174,46 @@ export function mount(root, data) {
       draw(now[s].pixels, canvas, event);
       update();
     };
-    return canvas;
+    return { canvas, clear };
   });
-  const answer = element("div", row, { className: "answer", ariaLive: "polite" });
-  const layers = element("div", box);
+  const layers = element("div", board);
+  const answer = element("div", box, { className: "answer", ariaLive: "polite" });
+  const said = [0, 1, 2, 3, 4].map(() => element("p", answer));
   element("p", box, {
     className: "key",
-    innerHTML: `Each column is a unit; its three rows are ${ROWS.join(", ")}: the stronger, the more active. Units are in the order of
-      the digit that they serve: <b class="left">left</b> first, then both (grey), then <b class="right">right</b>. Draw in a picture to
-      make a digit of your own.`,
+    innerHTML: `Each column is a unit: the stronger its colour, the more active it is, or the more it changes. Units are in the order of the
+      digit that they serve: <b class="left">left</b> first, then both (grey), then <b class="right">right</b>. Selectivity is 1 if every
+      unit that counts serves one digit alone, 0 if all serve both alike. Draw in a picture to make a digit of your own, where
+      “clear” can be pressed.`,
   });
 
-  function set(side, pixels, label) {
-    before = now.map((digit) => ({ ...digit, pixels: digit.pixels.slice() }));
-    now[side] = { pixels, label };
+  function set(side, digit) {
+    before = now.map((one) => ({ ...one, pixels: one.pixels.slice() }));
+    now[side] = digit;
     update();
   }
-  const exchange = (side, row) => set(side, picture(row), labels[row]);
+
+  /** Another network: its strips are made, once, so that nothing moves while digits are exchanged. */
+  function choose() {
+    network = decoded(data.networks[select.value]);
+    if (listed(network)) for (const pair of [before, now]) pair.forEach((one, s) => (pair[s] = first(one.label ?? 0)));
+    fields.forEach(({ canvas, clear }) => {
+      clear.disabled = listed(network);
+      canvas.style.cursor = listed(network) ? "default" : "";
+    });
+    layers.replaceChildren();
+    strips = network.layers.slice(0, -1).map(({ name, units, selectivity }) => {
+      const strip = element("div", layers, { className: "strip" }), head = element("h3", strip, { textContent: name });
+      element("i", head, { textContent: `, ${units} units` + (selectivity === null ? "" : `, selectivity ${selectivity.toFixed(2)}`) });
+      for (const text of ROWS) element("span", strip, { textContent: text });
+      return element("canvas", strip, { className: "units", role: "img", ariaLabel: `units of ${name}: ${ROWS.join(", ")}` });
+    });
+    update();
+  }
 
   function update() {
-    const network = decoded(data.networks[select.value]), seen = [before, now].map((pair) => activations(network, pair.map((d) => d.pixels)));
+    if (listed(network)) now = now.map((one) => first(one.label));
+    const seen = [before, now].map((pair) => activations(network, pair));
     const words = ([left, right]) => `${left.label ?? "your"} and ${right.label ?? "your"}`;
     const total = (pair) => (pair.some((d) => d.label === null) ? "" : `; the sum is ${pair[0].label + pair[1].label}`);
     const out = seen.map((all) => [...all.at(-1)].map((value) => value.toFixed(1)).join(", "));
@@ -184,31 +224,26 @@ export function mount(root, data) {
         all += of(lean);
         moved += of(lean) && Math.abs(seen[1][k][u] - seen[0][k][u]) > 0.05 * Math.max(1e-9, ...seen[1][k], ...seen[0][k]);
       }));
-      return `${moved} of ${all} units of the ${side} digit moved`;
+      return `Of ${all} units of the ${side} digit, ${moved} moved.`;
     });
-    canvases.forEach((canvas, s) => {
+    fields.forEach(({ canvas }, s) => {
       show(canvas, now[s].pixels);
       canvas.ariaLabel = `${sides[s]} digit: ${now[s].label ?? "drawn by you"}`;
     });
-    answer.replaceChildren();
     const difference = score(...seen);
-    for (const text of [
+    [
       `Before: ${words(before)}; answer ${out[0]}${total(before)}.`,
       `After: ${words(now)}; answer ${out[1]}${total(now)}.`,
+      ...counts,
       `Original score of this exchange: ${Number.isNaN(difference) ? "none, the network is silent" : difference.toFixed(2)}.`,
-      `${counts.join("; ")}.`,
-      network.selectivity === null ? "" : `Selectivity minus chance of the last hidden layer: ${network.selectivity.toFixed(2)}.`,
-    ])
-      element("p", answer, { textContent: text });
-    layers.replaceChildren();
-    network.layers.slice(0, -1).forEach((layer, k) => {
-      element("h3", layers, { textContent: `${layer.name}, ${layer.units} units` });
-      const canvas = element("canvas", layers, { className: "units", role: "img", ariaLabel: `units of ${layer.name}: ${ROWS.join(", ")}` });
-      paint(canvas, layer, seen[0][k], seen[1][k]);
-    });
+    ].forEach((text, i) => (said[i].textContent = text));
+    strips.forEach((canvas, k) => paint(canvas, network.layers[k], seen[0][k], seen[1][k]));
   }
-  update();
-  return { activations: (n, left, right) => activations(data.networks[n], [picture(left), picture(right)]).map((a) => [...a]), exchange };
+  choose();
+  return {
+    activations: (n, left, right) => activations(data.networks[n], [left, right].map(picture)).map((a) => [...a]),
+    exchange: (side, digit) => set(side, first(digit)),
+  };
 }
 
 export default { render: ({ model, el }) => void mount(el, model.get("data")) };

@@ -2,7 +2,7 @@
 
 The rooms, ground floor first (a room imports only those above it in this list): errors, data,
 goals, models, architectures, calibration, settings, training, runs, config, metrics; analysis;
-explorer, notebook.
+notebook.
 """
 
 import os
