@@ -14,7 +14,6 @@ html_theme_options["secondary_sidebar_items"] = {"**": []}  # its width is for f
 html_copy_source = True
 extensions = ["myst_nb", "sphinx-mathjax-offline"]  # the second puts MathJax beside the pages
 myst_enable_extensions = ["dollarmath", "amsmath"]
-exclude_patterns = ["headline.md"]  # part of the first page
 myst_heading_anchors = 3
 nb_execution_mode = "off"
 nb_merge_streams = True

@@ -1,6 +1,7 @@
 """The site of the published study: complete, offline, and usable by everybody who opens it; and the
 explorer in a JupyterLab."""
 
+import json
 import os
 import re
 import shutil
@@ -9,12 +10,15 @@ import socket
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import nbformat
 import pytest
 import torch
+from nbformat import v4
 
 from modvar_lib import data, models, runs
 from modvar_lib.errors import InputError
@@ -27,17 +31,130 @@ STUDY = "paper"
 NOTEBOOKS = sorted(path.stem for path in (data.ROOT / "notebooks").glob("*.ipynb"))
 
 
+HOSTILE = """# A title
+
+```{{include}} {secret}
+```
+```{{literalinclude}} {secret}
+```
+```{{raw}} html
+<script>window.hit = 1</script>
+```
+```{{eval-rst}}
+.. include:: {secret}
+```
+{{download}}`here <{secret}>` [a](javascript:hit=1) [b]({secret}) ![c](http://elsewhere.test/c.png)
+<script>window.hit = 2</script> <img src=x onerror="hit=3"> <iframe src="{secret}"></iframe>
+$\\href{{javascript:hit=4}}{{x}}$ `` ``` ````` `` <!-- explorer -->
+
+| a | b |
+|---|---|
+| <script>window.hit = 5</script> | ````````{{raw}} html |
+"""
+
+
+def built(study, folder):
+    """A site, without a warning."""
+    env = {**os.environ, "MODVAR_RESULTS": str(folder)}
+    words = [sys.executable, "book/build.py", study]
+    done = subprocess.run(words, cwd=data.ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
+    return folder / study / "book"
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """Built in an empty results folder, from the committed notebooks."""
-    folder = tmp_path_factory.mktemp("site")
-    shutil.copytree(data.ROOT / "results" / STUDY / "notebooks", folder / STUDY / "notebooks")
-    shutil.copy(data.ROOT / "results" / STUDY / "headline.md", folder / STUDY)
-    env = {**os.environ, "MODVAR_RESULTS": str(folder)}
-    words = [sys.executable, "book/build.py", STUDY]
-    done = subprocess.run(words, cwd=data.ROOT, env=env, capture_output=True, text=True)
-    assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
-    return folder / STUDY / "book"
+    folder, of = tmp_path_factory.mktemp("site"), data.ROOT / "results" / STUDY
+    for name in ("notebooks", "runs"):
+        shutil.copytree(of / name, folder / STUDY / name)
+    shutil.copy(of / "headline.md", folder / STUDY)
+    return built(STUDY, folder)
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """A study of few notebooks, one of which would execute, include, fetch and script."""
+    folder = tmp_path_factory.mktemp("hostile")
+    (folder / "secret").write_text("THE SECRET")
+    words, made = HOSTILE.format(secret=folder / "secret"), folder / "made"
+    plain, script = {"text/plain": "x"}, "<script>window.hit = 6</script>"
+    outputs = [
+        {"text/html": f"<table onclick='hit=7'><tr><td>{script}kept</td></tr></table>{words}"},
+        {"image/svg+xml": f"<svg xmlns='http://www.w3.org/2000/svg'>{script}</svg>"},
+        {"application/javascript": "window.hit = 8", **plain},
+        {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, **plain},
+        {"text/markdown": words},
+        {"text/latex": "$\\href{javascript:hit=9}{x}$"},
+        {"image/png": "bm8gcGljdHVyZQ=="},
+        {"image/png": b64encode((data.ROOT / "figures/paper/units.png").read_bytes()).decode()},
+    ]
+    code = v4.new_code_cell(
+        f"from pathlib import Path; Path({str(made)!r}).write_text('executed')",
+        outputs=[
+            v4.new_output("display_data", one, metadata={"image/png": {"alt": f'">{script}'}})
+            for one in outputs
+        ]
+        + [v4.new_output("error", ename="E", evalue=words, traceback=[words])],
+        metadata={"mystnb": {"image": {"alt": script}, "figure": {"caption": words}}},
+    )
+    raw = v4.new_raw_cell(script, metadata={"format": "text/html", "raw_mimetype": "text/html"})
+    evil = v4.new_notebook(
+        cells=[v4.new_markdown_cell(words), code, raw],
+        metadata={
+            "mystnb": {"execution_mode": "force", "execution_allow_errors": True},
+            "file_format": "mystnb",
+            "kernelspec": {"name": "python3", "display_name": "x", "language": "python"},
+        },
+    )
+    (folder / "mine" / "notebooks").mkdir(parents=True)
+    nbformat.write(evil, folder / "mine" / "notebooks" / "06_ruler.ipynb")
+    of = data.ROOT / "results" / STUDY / "notebooks"
+    shutil.copy(of / "05_why_the_score_moves.ipynb", folder / "mine" / "notebooks")
+    (folder / "mine" / "headline.md").write_text(words)
+    return built("mine", folder)
+
+
+def test_nothing_of_a_study_runs_or_is_included(hostile):
+    assert not (hostile.parents[1] / "made").exists(), "executed"
+    for path in hostile.rglob("*"):
+        assert path.is_dir() or b"THE SECRET" not in path.read_bytes(), path
+    for name in ("index.html", "notebooks/06_ruler.html"):
+        page = Page(hostile / name)
+        assert page.scripts and not any("hit" in text for text in page.scripts), name
+        assert not any(
+            (key.startswith("on") and "hit" in value)
+            or value.startswith(("javascript:", "http://elsewhere"))
+            for key, value in page.attributes
+        )
+        assert "iframe" not in page.tags and "A title" in page.path.read_text()
+    assert "kept</td>" in (hostile / "notebooks" / "06_ruler.html").read_text()
+
+
+def test_a_study_without_some_notebooks_has_no_dead_links(hostile):
+    every_link_leads_somewhere({path: Page(path) for path in own_pages(hostile)})
+    assert not (hostile / "notebooks" / "07_controls.html").exists()
+
+
+def test_nothing_of_a_study_runs_in_a_browser(hostile, browser):
+    page = browser.new_page(offline=True)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    for name in ("index", "notebooks/06_ruler"):
+        page.goto(f"file://{hostile / name}.html")
+        page.wait_for_timeout(1500)
+        assert page.evaluate("window.hit === undefined")
+        assert not page.locator("a[href^='javascript'], [*|href^='javascript']").count()
+    assert all(url.startswith(("file:", "data:")) for url in asked)
+    page.close()
+
+
+def test_the_first_page_opens_with_the_answer(site, hostile):
+    """README's own words, and a picture, before any table."""
+    question = (data.ROOT / "README.md").read_text().split("*")[1]
+    for folder in (site, hostile):
+        text = (folder / "index.html").read_text()
+        assert text.index(question) < text.index("units.png") < text.index("<table")
 
 
 class Page(HTMLParser):
@@ -46,19 +163,34 @@ class Page(HTMLParser):
     def __init__(self, path: Path):
         super().__init__()
         self.path, self.links, self.ids, self.silent = path, [], set(), []
+        self.tags, self.attributes, self.scripts, self.within = set(), [], [], ""
         self.feed(path.read_text())
 
     def handle_starttag(self, tag, attributes):
         values = dict(attributes)
+        self.tags.add(tag)
+        self.attributes += [(key, value or "") for key, value in attributes]
+        self.within = tag
         self.ids.add(values.get("id"))
         self.links += [(tag, values[key]) for key in ("href", "src") if values.get(key)]
         if tag == "img" and not values.get("alt"):
             self.silent.append(values.get("src"))
 
+    def handle_data(self, text):
+        if self.within == "script":
+            self.scripts.append(text)
+
+    def handle_endtag(self, tag):
+        self.within = ""
+
+
+def own_pages(site):
+    return [path for path in site.rglob("*.html") if "_static" not in path.parts]
+
 
 @pytest.fixture(scope="module")
 def pages(site):
-    return {path: Page(path) for path in site.rglob("*.html") if "_static" not in path.parts}
+    return {path: Page(path) for path in own_pages(site)}
 
 
 def test_every_notebook_is_a_page(site):
@@ -67,6 +199,10 @@ def test_every_notebook_is_a_page(site):
 
 
 def test_every_link_within_leads_somewhere(pages):
+    every_link_leads_somewhere(pages)
+
+
+def every_link_leads_somewhere(pages):
     for page in pages.values():
         for _, link in page.links:
             parts = urlsplit(link)
@@ -102,11 +238,22 @@ def test_a_study_without_notebooks_is_one_line(results):
     )
 
 
+@pytest.mark.parametrize("text", ["[]", "{", '{"cells": [7], "nbformat": 4, "metadata": {}}'])
+def test_a_notebook_that_is_none_is_one_line(results, text):
+    (results / "odd" / "notebooks").mkdir(parents=True)
+    (results / "odd" / "notebooks" / "06_ruler.ipynb").write_text(text)
+    words = [sys.executable, "book/build.py", "odd"]
+    done = subprocess.run(words, cwd=data.ROOT, capture_output=True, text=True)
+    assert re.search(r"^InputError: study: \S+06_ruler.ipynb is not an executed", done.stderr)
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1400])
 @pytest.mark.parametrize(
-    "name", ["index", "article", "notebooks/04_analysis", "notebooks/07_controls"]
+    "name",
+    ["index", "article", "notebooks/04_analysis", "notebooks/07_controls", "notebooks/09_explore"],
 )
 def test_a_page_is_usable_by_everybody(site, browser, name, width, scheme):
     """By axe's rules, on a phone and on a desk; nothing is wider than the screen; formulas are
@@ -199,6 +346,76 @@ def test_the_explorer_answers_to_keys_and_to_a_pen(explorer):
     explorer.get_by_role("button", name="clear the left digit").focus()
     assert "your and 7" in changed(lambda: explorer.keyboard.press("Enter"))
     changed(draw)
+
+
+def test_on_a_phone_all_is_in_view_and_nothing_jumps(site, browser):
+    """Digits side by side; the strips, a row of each named, on one screen with the buttons; after an
+    exchange all is where it was."""
+    page = browser.new_page(viewport={"width": 390, "height": 844}, offline=True)
+    page.goto(f"file://{site / 'notebooks' / '09_explore.html'}")
+    page.locator(".explorer canvas.units").first.wait_for(timeout=20_000)
+    everything = ".explorer, .explorer .answer, .explorer canvas, .explorer button"
+
+    def places():
+        boxes = page.locator(everything).evaluate_all(
+            "all => all.map(one => one.getBoundingClientRect().toJSON())"
+        )
+        return [(box["x"], box["y"] - boxes[0]["y"], box["width"], box["height"]) for box in boxes]
+
+    left, right = (page.locator("canvas.digit").nth(side).bounding_box() for side in (0, 1))
+    assert left["y"] == right["y"] and left["x"] + left["width"] <= right["x"]
+    last = page.locator("canvas.units").last.bounding_box()
+    assert last["y"] + last["height"] - page.locator(".explorer").bounding_box()["y"] < 600
+    assert page.locator(".strip").first.locator("span").all_inner_texts() == [
+        "before",
+        "after",
+        "change",
+    ]
+    before = places()
+    for _ in range(5):
+        for side in ("left", "right"):
+            page.get_by_role("button", name=f"exchange the {side} digit").click()
+            assert places() == before
+    page.close()
+
+
+def test_networks_that_are_not_matrices_are_explored_too(results, browser):
+    """A transformer: all layers, before and after its average, for every pair of ten digits, as
+    PyTorch has them; drawing is for networks of matrices."""
+    sizes = {"epochs": 2, "period": 1, "pairs_per_epoch": 512, "test_pairs": 100, "device": "cpu"}
+    for architecture in ("vit", "towers"):
+        runs.complete(Settings(study="toy", architecture=architecture, regime="varying", **sizes))
+    towers, vit = explorers.networks("toy")
+    packed = explorers.packed([(vit, None), (towers, None)])
+    page = browser.new_page(viewport={"width": 800, "height": 900}, offline=True)
+    page.set_content('<div id="explorer"></div>')
+    start = f'{explorers.SCRIPT.read_text()}\nconst root = document.querySelector("#explorer");'
+    page.add_script_tag(
+        content=f"{start} root.explorer = mount(root, {json.dumps(packed)});", type="module"
+    )
+    heads = page.locator(".strip h3").all_inner_texts()
+    assert [head.split(",")[0] for head in heads] == [
+        *"patches block1 block2 mean bottleneck".split()
+    ]
+    _, digits = data.digits("MNIST")
+    first = [int(torch.where(digits.labels == digit)[0][0]) for digit in range(10)]
+    with torch.no_grad():
+        pair = data.halves(digits.images, torch.tensor([[first[9], first[4]]]))
+        _, seen = models.activations(vit.network(), pair)
+    use = "document.querySelector('#explorer').explorer"
+    shown = page.evaluate(f"{use}.activations(0, 3 * 9, 3 * 4)")
+    wanted = [value[0] for (_, when), value in seen.items() if when == "post"]
+    for layer, values in zip(wanted, shown, strict=True):
+        assert torch.allclose(layer, torch.tensor(values), atol=1e-3 * float(layer.abs().max()))
+    said, clear = page.locator(".answer"), page.get_by_role("button", name="clear the left digit")
+    page.evaluate(f"{use}.exchange(0, 8)")
+    assert "After: 8 and 4" in said.inner_text() and clear.is_disabled()
+    page.locator("select.network").select_option(index=1)
+    clear.click()
+    assert "After: your and 4" in said.inner_text()
+    page.locator("select.network").select_option(index=0)
+    assert "After: 0 and 4" in said.inner_text()
+    page.close()
 
 
 @pytest.mark.slow
