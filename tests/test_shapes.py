@@ -90,10 +90,6 @@ def other_layers(table):
     return table.replace({"layer": names}) if "layer" in table else table
 
 
-def one_row(tables):
-    return {name: table.head(0) for name, table in tables.items()}
-
-
 OURS = {"failed": "yes", "pairs": 1, "r2": "x", "arm": "mine", "networks": 2, "network": "n"}
 SHAPES = {  # name: groups
     "original": lambda: arms("fixed", "varying"),
@@ -127,6 +123,9 @@ SHAPES = {  # name: groups
 }
 
 
+ODDEST = ["original", "all failed", "variants only", "one arm", "infinity"]  # the others are slow
+
+
 def execute(name: str, **parameters) -> dict:
     """The code of a notebook, here and now; figures are drawn, not saved."""
     cells = nbformat.read(data.ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells
@@ -147,7 +146,10 @@ def quick(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore")  # a bootstrap of two pairs warns
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    "shape",
+    [shape if shape in ODDEST else pytest.param(shape, marks=pytest.mark.slow) for shape in SHAPES],
+)
 @pytest.mark.parametrize("name", ANALYSES)
 def test_a_study_of_any_shape_has_an_answer(results, quick, shape, name, capsys):
     keep(results, *SHAPES[shape]())

@@ -83,7 +83,7 @@ def interval(
 ) -> tuple[float, float]:
     """The outer bounds of the intervals of a `paired_difference`; NaN where any of them is."""
     bounds = np.array([difference[name] for name in (*lows, *highs)], dtype=float)
-    return (bounds.min(), bounds.max()) if not np.isnan(bounds).any() else (np.nan, np.nan)
+    return bounds.min(), bounds.max()
 
 
 def verdict(difference: dict, margin: float, p: float | None = None, one_word: bool = False) -> str:
