@@ -40,7 +40,10 @@ LONG = "11_positive_control"  # minutes, and of no network
 ANALYSES = [
     name for name in CONFIG.notebooks if name not in ("09_explore", LONG)
 ]  # 09 draws networks, by units
-ALL = pytest.mark.parametrize("name", [*ANALYSES, pytest.param(LONG, marks=pytest.mark.slow)])
+THIRD = ["third/06_ruler", "third/08_multiverse"]  # of the third study
+ALL = pytest.mark.parametrize(
+    "name", [*ANALYSES, *THIRD, pytest.param(LONG, marks=pytest.mark.slow)]
+)
 EXACT = 1e-12  # relative, of a number in a table
 # mean difference of a figure, of the whole scale: letters may be drawn a hair's breadth apart
 PIXELS = 0.002
@@ -60,14 +63,22 @@ NETWORKS = {
 }
 
 
+def split(name: str) -> tuple[str, str]:
+    """The study and the notebook of a name in ALL."""
+    name_of_study, _, notebook = name.rpartition("/")
+    return name_of_study or STUDY, notebook
+
+
 @pytest.fixture(scope="module", autouse=True)
 def derived(request, tmp_path_factory):
     """Of a notebook: the folder with what it makes and, in it, its executed copy. They start at
     once, on all cores that tests may use."""
 
     def execute(name):
+        name_of_study, name = split(name)
         folder = tmp_path_factory.mktemp(name)
-        shutil.copytree(TABLES / "groups", folder / STUDY / "groups")
+        groups = data.ROOT / "results" / name_of_study / "groups"
+        shutil.copytree(groups, folder / name_of_study / "groups")
         words = [
             "papermill",
             "--no-progress-bar",
@@ -75,7 +86,7 @@ def derived(request, tmp_path_factory):
             str(folder / "out.ipynb"),
             "-p",
             "study",
-            STUDY,
+            name_of_study,
         ]
         env = {**os.environ, "MODVAR_RESULTS": str(folder), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
@@ -92,7 +103,11 @@ def derived(request, tmp_path_factory):
         if isinstance(name, str)
     }
     with ThreadPoolExecutor(1 if "PYTEST_XDIST_WORKER" in os.environ else os.cpu_count()) as pool:
-        jobs = {name: pool.submit(execute, name) for name in CONFIG.notebooks if name in chosen}
+        jobs = {
+            name: pool.submit(execute, name)
+            for name in [*CONFIG.notebooks, *THIRD]
+            if name in chosen
+        }
         yield lambda name: jobs[name].result()
         pool.shutdown(cancel_futures=True)
 
@@ -156,20 +171,24 @@ def differing(was: Path, now: Path) -> list[tuple]:
 
 @ALL
 def test_every_table_is_derived_again(name, derived):
-    made = sorted((derived(name) / STUDY).glob("*.csv"))
+    name_of_study, _ = split(name)
+    made = sorted((derived(name) / name_of_study).glob("*.csv"))
     assert made
     for path in made:
-        assert differing(TABLES / path.name, path)[:3] == [], path.name
+        was = data.ROOT / "results" / name_of_study / path.name
+        assert differing(was, path)[:3] == [], path.name
 
 
 @ALL
 def test_every_figure_is_drawn_again(name, derived):
-    made = sorted((derived(name) / STUDY / "figures").glob("*"))
+    name_of_study, _ = split(name)
+    figures = data.ROOT / "figures" / name_of_study
+    made = sorted((derived(name) / name_of_study / "figures").glob("*"))
     assert made and {path.suffix for path in made} == {".png", ".svg"}
     for path in made:
-        assert (FIGURES / path.name).is_file(), path.name
+        assert (figures / path.name).is_file(), path.name
         if path.suffix == ".png":
-            was, now = (matplotlib.image.imread(one) for one in (FIGURES / path.name, path))
+            was, now = (matplotlib.image.imread(one) for one in (figures / path.name, path))
             assert was.shape == now.shape and np.abs(was - now).mean() < PIXELS, path.name
             assert now.std() > 0.02  # something is drawn
 
@@ -198,7 +217,9 @@ def shown(path: Path) -> list[list[str]]:
 
 @ALL
 def test_every_text_is_printed_again(name, derived):
-    was, now = shown(TABLES / "notebooks" / f"{name}.ipynb"), shown(derived(name) / "out.ipynb")
+    name_of_study, notebook = split(name)
+    was = shown(data.ROOT / "results" / name_of_study / "notebooks" / f"{notebook}.ipynb")
+    now = shown(derived(name) / "out.ipynb")
     assert len(was) == len(now) and sum(bool("".join(texts)) for texts in now) > 3
     for number, (before, after) in enumerate(zip(was, now)):
         assert before == after, f"code cell {number + 1}"
@@ -251,8 +272,10 @@ def test_the_first_epochs_of_a_long_schedule_are_those_of_a_short_one():
 
 
 def test_executed_notebooks_have_no_errors_and_no_warnings():
-    for name in ("01_data", *CONFIG.notebooks):
-        read = nbformat.read(TABLES / "notebooks" / f"{name}.ipynb", as_version=4)
+    for name in ("01_data", *CONFIG.notebooks, *THIRD):
+        name_of_study, notebook = split(name)
+        path = data.ROOT / "results" / name_of_study / "notebooks" / f"{notebook}.ipynb"
+        read = nbformat.read(path, as_version=4)
         outputs = [output for cell in read.cells for output in cell.get("outputs", [])]
         assert outputs and not [
             o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"
