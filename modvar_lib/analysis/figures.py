@@ -8,7 +8,7 @@ each table; `label` is the title.
 import os
 from base64 import b64encode
 from io import BytesIO
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from textwrap import fill
 from zlib import crc32
@@ -89,23 +89,18 @@ def save(figure: plt.Figure, path: Path, alt: str, source: str = "") -> None:
 
 def looks(arms) -> dict[str, dict]:
     """A colour and a marker for each of these arms, by its name: those of config/primary.yaml have
-    the first places, always the same; no two of up to 36 look alike."""
+    the first of each, always the same; others have neither blue nor vermilion, and no two of up to
+    28 in a figure look alike."""
     declared = primary()
-    first = [
-        *declared["original"],
-        *declared["second"]["contrast"],
-        *chain(*declared["third"]["contrasts"]),
-    ]
-    first, taken = list(dict.fromkeys(first)), {}
-    for name in sorted(set(arms), key=lambda name: (name not in first, name)):
-        place = first.index(name) if name in first else len(first) + crc32(name.encode()) % 32
-        while place in taken.values():
-            place = (place + 1) % 36
-        taken[name] = place
-    return {
-        name: {"color": COLOURS[n % 6], "marker": MARKERS[(n + n // 6) % 6]}
-        for name, n in ((name, taken[name]) for name in dict.fromkeys(arms))
-    }
+    first = [*declared["original"], *declared["second"]["contrast"]]
+    first = list(dict.fromkeys([*first, *chain(*declared["third"]["contrasts"])]))
+    taken = dict(zip(first, zip(COLOURS, MARKERS)))
+    free = [pair for pair in product([*COLOURS[2:], GREY], MARKERS) if pair not in taken.values()]
+    for name in sorted(set(arms) - set(first)):
+        place = crc32(name.encode()) % len(free)
+        turned = free[place:] + free[:place]
+        taken[name] = next((pair for pair in turned if pair not in taken.values()), turned[0])
+    return {name: dict(zip(("color", "marker"), taken[name])) for name in dict.fromkeys(arms)}
 
 
 def by_layer(
@@ -195,13 +190,16 @@ def dots(
     columns=("measure", "arm"),
     one="network",
     xlabel="",
+    shared: bool = False,
 ) -> plt.Figure:
     """A panel for each name in the first of `columns`, from above a line for each of `order` in the
     second: values as points (one: what a point is), means with intervals; dotted: the mean of the
-    first line. Logarithmic, but around 0, where a value is 20 times the median. values: columns,
-    value; summary: columns, mean, low, high; names: titles of panels."""
+    first line. Logarithmic, but around 0, where a value is 20 times the median; shared: one linear
+    scale for all panels. values: columns, value; summary: columns, mean, low, high; names: titles of panels."""
     panel, line = columns
-    figure, axes = panels(len(names), min(5, len(names)), 0.26 * len(order) + 0.7, sharey=True)
+    figure, axes = panels(
+        len(names), min(5, len(names)), 0.26 * len(order) + 0.7, sharey=True, sharex=shared
+    )
     look = looks(order)
     for ax, (name, title) in zip(axes.flat, names.items()):
         points = select(values, **{panel: name, line: order})
@@ -217,7 +215,7 @@ def dots(
         ax.axvline(0, color=GREY, lw=0.6)
         ax.set(title=fill(title, 20), xlabel=fill(xlabel, 20))
         middle = points["value"].median()
-        if 0 < 20 * middle < points["value"].max():  # far ones would hide the rest
+        if not shared and 0 < 20 * middle < points["value"].max():  # far ones would hide the rest
             near = 10.0 ** np.floor(np.log10(middle))
             ax.set_xscale("symlog", linthresh=near)
             ticks = plt.FixedLocator([0, *near * 10.0 ** np.arange(9)])
