@@ -26,7 +26,7 @@ import pandas as pd
 import pytest
 
 from modvar_lib import data, goals, metrics, runs, training
-from modvar_lib.analysis import figures, statistics, study
+from modvar_lib.analysis import contrasts, figures, study
 from modvar_lib.config import read_config
 from modvar_lib.settings import Settings
 
@@ -475,7 +475,8 @@ def found_afterwards() -> list[str]:
     def equal(**where):
         chosen = study.select(along, side="both", **where)
         pair = [chosen[chosen["arm"] == name] for name in arms[:2]]
-        return statistics.at_equal_error(*pair), statistics.matched_difference(*pair, READS[1])
+        equal = contrasts.contrast(chosen, *arms[:2], compared_at=contrasts.EQUAL)
+        return contrasts.at_equal_error(*pair), equal
 
     split, _ = equal(architecture="vit", layer="block2", measure="effect_selectivity")
     assert (split["second"] > 0.98).all() and (split["second"] > split["first"]).all()
