@@ -94,7 +94,7 @@ def looks(arms) -> dict[str, dict]:
     declared = primary()
     first = [*declared["original"], *declared["second"]["contrast"]]
     first = list(dict.fromkeys([*first, *chain(*declared["third"]["contrasts"])]))
-    taken = dict(zip(first, zip(COLOURS, MARKERS)))
+    arms, taken = list(arms), dict(zip(first, zip(COLOURS, MARKERS)))
     free = [pair for pair in product([*COLOURS[2:], GREY], MARKERS) if pair not in taken.values()]
     for name in sorted(set(arms) - set(first)):
         place = crc32(name.encode()) % len(free)
