@@ -27,7 +27,7 @@ from modvar_lib.data import ROOT
 from modvar_lib.errors import InputError, command
 from modvar_lib.runs import study_folder
 
-AS_THEY_ARE = "01_data", "02_train", "03_metric", "10_your_own", "12_two_arms"  # if not executed
+AS_THEY_ARE = ("01_data", "02_train", "03_metric", "10_your_own", "12_two_arms", "13_predictions")
 PUBLISHED = "paper", "third"  # studies
 EXPLORER = "<!-- explorer -->"  # where it goes
 NO_SVG = shutil.ignore_patterns("*.svg")
