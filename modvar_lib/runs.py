@@ -175,13 +175,13 @@ def lacks(settings: Settings) -> list[str]:
 def digest(study: str, notebook: str) -> str:
     """Of what an analysis depends on: the notebook, the library's analysis shelf, what is declared, and
     the tables of all groups. SHA-256, 64 letters."""
-    paths = [data.ROOT / "notebooks" / f"{notebook}.ipynb", data.ROOT / "config" / "primary.yaml"]
-    paths += sorted((data.ROOT / "modvar_lib" / "analysis").glob("*.py"))
-    if notebook not in ALONE:
-        paths += sorted((study_folder(study) / "groups").glob("*/*/*.csv"))
+    root, groups = data.ROOT, study_folder(study) / "groups"
+    paths = [root / "notebooks" / f"{notebook}.ipynb", root / "config" / "primary.yaml"]
+    paths += sorted((root / "modvar_lib" / "analysis").glob("*.py"))
+    tables = [] if notebook in ALONE else sorted(groups.glob("*/*/*.csv"))
     whole = hashlib.sha256()
-    for path in paths:
-        whole.update(f"{path.parent.parent.name}/{path.parent.name}/{path.name}".encode())
+    for folder, path in [*((root, one) for one in paths), *((groups, one) for one in tables)]:
+        whole.update(path.relative_to(folder).as_posix().encode())
         whole.update(hashlib.sha256(path.read_bytes()).digest())
     return whole.hexdigest()
 
