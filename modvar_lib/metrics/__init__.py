@@ -50,16 +50,15 @@ def _metrics(*names: str) -> dict[str, Metric]:
     return {name: Metric(module.rows, module.PROPERTIES) for name, module in modules.items()}
 
 
-METRICS = _metrics(
+LIGHT = _metrics(
     *("activation_change", "selectivity", "effect_selectivity", "interchange", "separation"),
-    *("purity", "subspace_interchange", "preactivation", "lesion", "digit_selectivity", "weights"),
-    *("information", "refit"),
+    *("purity", "subspace_interchange", "preactivation", "lesion"),
 )
+METRICS = LIGHT | _metrics("digit_selectivity", "weights", "information", "refit")
 COSTLY = _metrics("clusterability")
 # Followed through training, those of DERIVED left out: they follow from others, or tell nothing new
-FOLLOWED = dict(list(METRICS.items())[:9])
 NARROW = partial(METRICS["subspace_interchange"].rows, widest=512)  # wider layers: at the end only
-FOLLOWED["subspace_interchange"] = replace(METRICS["subspace_interchange"], rows=NARROW)
+FOLLOWED = LIGHT | {"subspace_interchange": replace(METRICS["subspace_interchange"], rows=NARROW)}
 DERIVED = ["zero_norm", "zero_norm_pre", "interchange_percentile"]
 DERIVED += ["activation_change_centred", "activation_change_centred_pre"]
 CHANCE = {  # what is read against its value at chance: (measure, its value at chance, how)

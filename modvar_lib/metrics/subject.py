@@ -116,9 +116,7 @@ class Subject:
     def quadruples(self, count: int | None = None) -> Iterator[Tensor]:
         """Rows (left, right) of the four pairs, [4, n, 2], of the first `count` draws and their
         mirrors, in chunks."""
-        for part in self.draws[:count].split(CHUNK):
-            both = torch.cat([part, part[:, MIRRORED]])
-            yield torch.stack([both[:, columns] for columns in FOUR])
+        yield from quadruples(self.draws[:count])
 
     @cached_property
     def first_taps(self) -> dict[tuple[str, str], Tensor]:
@@ -190,6 +188,14 @@ class Subject:
     def generator(self) -> torch.Generator:
         """A fresh random stream of the measures' own."""
         return torch.Generator().manual_seed(self.seed)
+
+
+def quadruples(draws: Tensor, chunk: int = CHUNK) -> Iterator[Tensor]:
+    """Rows (left, right) of the four pairs, [4, n, 2], of draws [N, 4] and their mirrors, in chunks
+    of so many draws."""
+    for part in draws.split(chunk):
+        both = torch.cat([part, part[:, MIRRORED]])
+        yield torch.stack([both[:, columns] for columns in FOUR])
 
 
 def anova(parts: Iterable[dict[str, Tensor]]) -> dict[str, Anova]:

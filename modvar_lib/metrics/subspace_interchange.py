@@ -26,7 +26,7 @@ from scipy.linalg import eigh
 from torch import Tensor
 
 from modvar_lib import data
-from modvar_lib.metrics.subject import FOUR, INF, MIRRORED, Property, Subject, tidy
+from modvar_lib.metrics.subject import INF, Property, Subject, quadruples, tidy
 
 FITTED, BAND = 2000, 0.05
 RIDGES = {"subspace_interchange": 1e-3, "subspace_interchange_ridge_2": 1e-2}
@@ -77,9 +77,7 @@ def moments(subject: Subject, widest: int | None) -> dict[str, tuple[Tensor, Ten
     """{layer: (S, C_L - C_R)}, [U, U] float64, on training digits."""
     draws = torch.from_numpy(data.evaluation_pairs(subject.seed, FITTED, len(subject.splits[0])))
     sums, count = {}, 0
-    for part in draws.split(500):
-        both = torch.cat([part, part[:, MIRRORED]])
-        pairs = torch.stack([both[:, columns] for columns in FOUR])
+    for pairs in quadruples(draws, 500):
         seen = subject.activations(pairs, subject.splits[0])
         for layer in subject.layers[:-1]:
             if widest and seen[layer].shape[-1] > widest:
@@ -89,7 +87,7 @@ def moments(subject: Subject, widest: int | None) -> dict[str, tuple[Tensor, Ten
             every = four.flatten(0, 1)
             terms = every.sum(0), every.T @ every, (cross + cross.T) / 4
             sums[layer] = [s + t for s, t in zip(sums.get(layer, (0, 0, 0)), terms)]
-        count += len(both)
+        count += pairs.shape[1]
     found = {}
     for layer, (total, squares, apart) in sums.items():
         mean = total / (4 * count)
