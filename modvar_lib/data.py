@@ -47,7 +47,8 @@ class Digits:
 
 
 def folder(variable: str, default: str) -> Path:
-    """The folder that an environment variable names, from the project's root. Errors: InputError."""
+    """The folder that an environment variable names, from the project's root. Errors:
+    InputError."""
     path = os.environ.get(variable) or default
     try:
         return ROOT / Path(path).expanduser()
@@ -107,9 +108,9 @@ def _idx(path: Path) -> np.ndarray:
 
 
 def one_hot() -> tuple[Digits, Digits]:
-    """The data set OneHot, 60,000 and 10,000 pictures, always the same: digit d is a block of 10 x 4
-    pixels, 200 brighter than the rest, at the d-th of ten places, in two rows of five. Every pixel
-    has noise of its own, 0 to 32. The two splits share no noise.
+    """The data set OneHot, 60,000 and 10,000 pictures, always the same: digit d is a block of 10 x
+    4 pixels, 200 brighter than the rest, at the d-th of ten places, in two rows of five. Every
+    pixel has noise of its own, 0 to 32. The two splits share no noise.
 
     >>> _, test = one_hot()
     >>> picture = test.images[test.labels == 7][0].view(28, 28)

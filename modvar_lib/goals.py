@@ -239,8 +239,8 @@ def both(epoch: int, seed: int, schedule: Schedule) -> Goal:
 
 @regime
 def many(epoch: int, seed: int, schedule: Schedule) -> Goal:
-    """Eight outputs a·x + b·y at once, a and b of each drawn as in `varying`: constant, and the digits
-    must be kept apart."""
+    """Eight outputs a·x + b·y at once, a and b of each drawn as in `varying`: constant, and the
+    digits must be kept apart."""
     top = schedule.max_coefficient
     drawn = rng("many", seed).integers(-top, top, size=(8, 2))
     return np.stack([linear(*pair) for pair in drawn + (drawn >= 0)], -1)

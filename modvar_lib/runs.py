@@ -160,8 +160,8 @@ def trained(settings: Settings, but: Collection[int] = (), named: bool = False) 
 
 
 def lacks(settings: Settings) -> list[str]:
-    """The tables that a group still lacks: none of a whole one. Errors: InputError where a part of them
-    is there and its networks are not, so that only training others could bring the rest."""
+    """The tables that a group still lacks: none of a whole one. Errors: InputError where a part of
+    them is there and its networks are not, so that only training others could bring the rest."""
     folder, names = group_folder(settings), TABLES[: None if training.kept_epochs(settings) else -1]
     absent = [name for name in names if not (folder / name).is_file()]
     if 0 < len(absent) < len(names) and missing(settings):
@@ -173,8 +173,8 @@ def lacks(settings: Settings) -> list[str]:
 
 
 def digest(study: str, notebook: str) -> str:
-    """Of what an analysis depends on: the notebook, the library's analysis shelf, what is declared, and
-    the tables of all groups. SHA-256, 64 letters."""
+    """Of what an analysis depends on: the notebook, the library's analysis shelf, what is declared,
+    and the tables of all groups. SHA-256, 64 letters."""
     root, groups = data.ROOT, study_folder(study) / "groups"
     paths = [root / "notebooks" / f"{notebook}.ipynb", root / "config" / "primary.yaml"]
     paths += sorted((root / "modvar_lib" / "analysis").glob("*.py"))
@@ -213,9 +213,9 @@ def save(networks: list[Trained]) -> list[Path]:
 
 @contextmanager
 def whole(path: Path, sooner: tuple[str, ...] = ()) -> Iterator[Path]:
-    """A folder to write into. It takes the place of `path` when all is well, and is deleted when not:
-    at any moment, also with several writers, what lies there was written by one of them. A folder
-    that is there and has the files `sooner` stays."""
+    """A folder to write into. It takes the place of `path` when all is well, and is deleted when
+    not: at any moment, also with several writers, what lies there was written by one of them. A
+    folder that is there and has the files `sooner` stays."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = _aside(path)
     aside.mkdir()
@@ -280,8 +280,8 @@ def write_table(table: pd.DataFrame, path: Path, index: bool = False, **options)
 
 
 def save_group(settings: Settings, networks: list[Run], tables: dict[str, pd.DataFrame]) -> Path:
-    """Write a group, whole or not at all: its tables, to 8 significant digits, and the final weights
-    of its networks, float16; its folder."""
+    """Write a group, whole or not at all: its tables, to 8 significant digits, and the final
+    weights of its networks, float16; its folder."""
     weights = {
         f"{run.settings.seed}/{name}": weight.half()
         for run in networks
@@ -296,9 +296,9 @@ def save_group(settings: Settings, networks: list[Run], tables: dict[str, pd.Dat
 
 
 def published(study: str, **where) -> Iterator[Run]:
-    """Networks whose weights are kept with the tables of their group; of their training there is the
-    history, and no frames. Of the study's folder, or, where there is none, of the project's own.
-    Errors: InputError, for a file that is damaged or of other networks.
+    """Networks whose weights are kept with the tables of their group; of their training there is
+    the history, and no frames. Of the study's folder, or, where there is none, of the project's
+    own. Errors: InputError, for a file that is damaged or of other networks.
 
     where: settings that they have, each a value or a list of values."""
     folder = study_folder(study)

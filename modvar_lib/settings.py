@@ -147,7 +147,8 @@ class Settings(Schedule):
         return {**self.model_dump(exclude=NOT_SAVED), "seed": self.seed}
 
     def refuse_other(self, saved: dict[str, Any], folder: Path) -> None:
-        """Raise InputError unless networks that are in a folder were trained with these settings."""
+        """Raise InputError unless networks that are in a folder were trained with these
+        settings."""
         for name, value in self.runs()[0].saved().items():
             if name != "seed" and saved.get(name, value) != value:
                 raise InputError(

@@ -89,7 +89,8 @@ def rows(subject: Subject) -> list[dict]:
 
 
 def score_parts(anovas: dict[str, Anova], suffix: str = "") -> list[dict]:
-    """Rows of what the score is made of, of every layer and of `pooled`, the layers but the last."""
+    """Rows of what the score is made of, of every layer and of `pooled`, the layers but the
+    last."""
     table, layers = [], list(anovas)
     for name, group in [*((layer, [layer]) for layer in layers), ("pooled", layers[:-1])]:
         parts = [anovas[layer] for layer in group]

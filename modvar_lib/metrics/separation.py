@@ -1,19 +1,22 @@
 """How far could the digits be kept apart, in any basis? Separation, and how much of it units show.
 
-Each unit is scaled by sqrt(E|∂output/∂h|²), its effect on the output. Then Σ_L, Σ_R and Σ_I, [U, U],
-are the covariances of f(L), g(R) and i(L, R) (see `subject`), and λ the eigenvalues of Σ_L - Σ_R:
+Each unit is scaled by sqrt(E|∂output/∂h|²), its effect on the output. Then Σ_L, Σ_R and Σ_I, [U,
+U], are the covariances of f(L), g(R) and i(L, R) (see `subject`), and λ the eigenvalues of Σ_L -
+Σ_R:
 
-- `separation` B = Σ|λ| / tr(Σ_L + Σ_R + Σ_I), 0 to 1: the largest Σ|V_L - V_R| / ΣV that any rotation
-  of the layer can reach. 1 in `towers`. 0 in `summed`. It has no constant and subtracts no chance.
+- `separation` B = Σ|λ| / tr(Σ_L + Σ_R + Σ_I), 0 to 1: the largest Σ|V_L - V_R| / ΣV that any
+  rotation of the layer can reach. 1 in `towers`. 0 in `summed`. It has no constant and subtracts no
+  chance.
 - `separation_two_sided` = 2 min(Σλ₊, Σ|λ₋|) / tr(Σ_L + Σ_R + Σ_I), 0 to 1: twice what the weaker
   side has to itself. Far below B where one side has most of the layer.
 - `alignment` = Σ|diagonal of Σ_L - Σ_R| / Σ|λ|, 0 to 1: how much of B single units show. 1 in
   `towers`.
 
-Untrained `mlp`: B is 0.4 to 0.6. Random subspaces of the same spectra reach 0.9 in a wide layer, where
-B says little. Every layer but the readout, over the first 1,000 draws. NaN, with the reason, where
-nothing varies, the output does not depend on the layer, or the layer ignores a side; alignment, also
-where B is 0. Ancestor: demixed PCA, Kobak et al., eLife 5 (2016), doi:10.7554/eLife.10989.
+Untrained `mlp`: B is 0.4 to 0.6. Random subspaces of the same spectra reach 0.9 in a wide layer,
+where B says little. Every layer but the readout, over the first 1,000 draws. NaN, with the reason,
+where nothing varies, the output does not depend on the layer, or the layer ignores a side;
+alignment, also where B is 0. Ancestor: demixed PCA, Kobak et al., eLife 5 (2016),
+doi:10.7554/eLife.10989.
 """
 
 import torch

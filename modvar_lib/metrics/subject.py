@@ -96,8 +96,8 @@ class Subject:
 
     @torch.no_grad()
     def taps(self, pairs: Tensor, digits: data.Digits | None = None) -> dict:
-        """{(layer, "pre" | "post"): [..., U]} for rows (left, right), [..., 2], of test digits, or of
-        others."""
+        """{(layer, "pre" | "post"): [..., U]} for rows (left, right), [..., 2], of test digits, or
+        of others."""
         images = (digits or self.digits).images
         _, seen = models.activations(self.network, data.halves(images, pairs.flatten(0, -2)))
         return {tap: h.unflatten(0, pairs.shape[:-1]) for tap, h in seen.items()}
@@ -109,8 +109,8 @@ class Subject:
 
     @torch.no_grad()
     def answer(self, layer: str, values: Tensor, pictures: Tensor) -> Tensor:
-        """The network's answers [n, K] to pictures [n, 2, 28, 28] when the activations of a layer are
-        `values` [n, U] instead."""
+        """The network's answers [n, K] to pictures [n, 2, 28, 28] when the activations of a layer
+        are `values` [n, U] instead."""
         return models.run_from(self.network, layer, values, pictures)
 
     def quadruples(self, count: int | None = None) -> Iterator[Tensor]:

@@ -1,24 +1,24 @@
 """Are the digits apart in directions? Interchange interventions on subspaces of a layer.
 
-Fitted on 2,000 draws of training digits and their mirrors: with h the activations of the layer minus
-their mean, S = cov h, C_L = cov of h(L, R) and h(L, R'), C_R = cov of h(L, R) and h(L', R), both made
-symmetric, and K = S + ridge · tr(S) · I: the left subspace is spanned by the eigenvectors of
-K^(-1/2) (C_L - C_R) K^(-1/2) with eigenvalues of 0.05 and more, the right one by those with -0.05
-and less. Then, on the first 1,000 held-out draws and their mirrors, run (L, R), overwrite the part of
-h in the left subspace (its oblique projection, K^(1/2) Q Qᵀ K^(-1/2)) with that of (L', R'), and
-compare the answer with that for (L', R); likewise the right one, with (L, R'):
+Fitted on 2,000 draws of training digits and their mirrors: with h the activations of the layer
+minus their mean, S = cov h, C_L = cov of h(L, R) and h(L, R'), C_R = cov of h(L, R) and h(L', R),
+both made symmetric, and K = S + ridge · tr(S) · I: the left subspace is spanned by the eigenvectors
+of K^(-1/2) (C_L - C_R) K^(-1/2) with eigenvalues of 0.05 and more, the right one by those with
+-0.05 and less. Then, on the first 1,000 held-out draws and their mirrors, run (L, R), overwrite the
+part of h in the left subspace (its oblique projection, K^(1/2) Q Qᵀ K^(-1/2)) with that of (L',
+R'), and compare the answer with that for (L', R); likewise the right one, with (L, R'):
 
-- `subspace_interchange` = 1 - (MSE_left + MSE_right) / 2 / ((D_L + D_R) / 4), with D_L = E(answer on
-  (L, R) - answer on (L', R))², D_R likewise. 1: the subspaces carry one digit each and nothing else,
-  as in `towers`. -1: no better than doing nothing, or than overwriting all, as in `summed`; unbounded
-  below. Untrained networks: -0.2 to 0.3 in dense layers. Ridge 10^-3.
-- `subspace_interchange_ridge_2`: the same with a ridge of 10^-2: without directions that hold less than
-  about a hundredth of the variance.
+- `subspace_interchange` = 1 - (MSE_left + MSE_right) / 2 / ((D_L + D_R) / 4), with D_L = E(answer
+  on (L, R) - answer on (L', R))², D_R likewise. 1: the subspaces carry one digit each and nothing
+  else, as in `towers`. -1: no better than doing nothing, or than overwriting all, as in `summed`;
+  unbounded below. Untrained networks: -0.2 to 0.3 in dense layers. Ridge 10^-3.
+- `subspace_interchange_ridge_2`: the same with a ridge of 10^-2: without directions that hold less
+  than about a hundredth of the variance.
 
-Rotating a layer changes nothing, nor does any linear map of it but for the ridge. It is a test of the
-rest of the network, too. Every layer but the readout. NaN, with the reason, where nothing varies or
-the layer, or the answer, ignores a side. Sources: Geiger et al., arXiv:2303.02536 (interchange in a
-learned basis; here nothing is learned); Kobak et al., doi:10.7554/eLife.10989.
+Rotating a layer changes nothing, nor does any linear map of it but for the ridge. It is a test of
+the rest of the network, too. Every layer but the readout. NaN, with the reason, where nothing
+varies or the layer, or the answer, ignores a side. Sources: Geiger et al., arXiv:2303.02536
+(interchange in a learned basis; here nothing is learned); Kobak et al., doi:10.7554/eLife.10989.
 """
 
 import torch
@@ -63,8 +63,8 @@ def rows(subject: Subject, widest: int | None = None) -> list[dict]:
 
 
 def changes(spread: Tensor, apart: Tensor, change: Tensor, ridge: float) -> list[Tensor]:
-    """The parts of a change of activations [N, U] that lie in the left and in the right subspace, from
-    S and C_L - C_R, [U, U] float64."""
+    """The parts of a change of activations [N, U] that lie in the left and in the right subspace,
+    from S and C_L - C_R, [U, U] float64."""
     size = spread + ridge * spread.trace() * torch.eye(len(spread), dtype=spread.dtype)
     values, vectors = map(
         torch.from_numpy, eigh(apart.numpy(), size.numpy())
