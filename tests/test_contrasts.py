@@ -396,27 +396,3 @@ def test_a_second_training_stands_in_where_the_first_was_measured_too_early():
     table = table.assign(arm=table["regime"])
     found = contrasts.standing_in(table, about, "new")
     assert found[["arm", "value"]].to_numpy().tolist() == [["fixed", 1.0], ["varying", 3.0]]
-
-
-def test_statements_made_in_advance_come_true_or_not():
-    """Eight pairs. `up` is 1 above `fixed` in every one, `down` 1 below, `same` now above, now below;
-    a failed network takes its pair with it; a statement without an arm is not trained."""
-    shift = {"fixed": 0.0, "up": 1.0, "down": -1.0, "same": 0.0}
-    rows = [
-        {"arm": arm, "layer": "hidden2", "measure": "purity", "seed": seed, "failed": False}
-        | {"value": by + seed / 10 + (arm == "same") * (-1) ** seed + (arm != "fixed") * seed / 99}
-        for arm, by in shift.items()
-        for seed in range(8)
-    ]
-    rows += [dict(rows[0], seed=8, value=0.0), dict(rows[8], seed=8, value=-99.0, failed=True)]
-    stated = [
-        ["hidden2", "purity", "fixed", "up", "rises"],
-        ["hidden2", "purity", "fixed", "down", "does not rise"],
-        ["hidden2", "purity", "fixed", "same", "rises"],
-        ["hidden2", "purity", "up", "fixed", "rises"],
-        ["hidden2", "purity", "fixed", "nowhere", "rises"],
-    ]
-    found = contrasts.predicted(pd.DataFrame(rows), stated)
-    assert found["came true"].tolist() == ["yes", "yes", "no", "no", "not trained"]
-    assert found["n"].tolist() == [8, 8, 8, 8, 0]
-    assert found["p_holm"].iloc[0] == pytest.approx(4 * 2 / 2**8)  # of four that there are data for

@@ -347,25 +347,3 @@ def standing_in(table: pd.DataFrame, networks: pd.DataFrame, measure: str) -> pd
     there = name[(table["measure"] == measure) & table["value"].notna()]
     later = first.isin(first[there.index]) & ~first.isin(there)
     return table[(name != first) == later].assign(arm=arm)
-
-
-def predicted(table: pd.DataFrame, statements: list[list[str]]) -> pd.DataFrame:
-    """Statements written down before training, each (layer, measure, first arm, second arm, kind of
-    `Condition`), against the networks that did not fail, at the end: a contrast each, p_holm (over
-    the statements that there are data for) and whether it came true. table: rows of one architecture
-    with columns arm, layer, measure, seed, value, failed."""
-    rows, working = [], table[~table["failed"].astype(bool)]
-    for layer, measure, first, second, kind in statements:
-        part = select(working, layer=layer, measure=measure)
-        found = contrast(part, first, second)
-        name = f"{second} - {first}"
-        rows.append(
-            {"layer": layer, "measure": measure, "contrast": name, "predicted": kind} | found
-        )
-    found = pd.DataFrame(rows)
-    found["p_holm"] = holm(found["p"])
-    found["came true"] = [
-        holds(row, Condition("", "", "", row["predicted"], p="p_holm"))
-        for row in found.to_dict("records")
-    ]
-    return found.replace({"came true": "not measured"}, "not trained")

@@ -1,0 +1,204 @@
+"""Predictions: statements that config/primary.yaml made before any network of them was trained, and
+whether they came true.
+
+A statement needs every network that was declared for it: with fewer it has no number, so that nobody
+sees half of the networks first. Networks that failed are left out with their pairs, and counted.
+"""
+
+from itertools import permutations
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+
+from modvar_lib.analysis.contrasts import (
+    END,
+    EQUAL,
+    WORKING,
+    Condition,
+    Declaration,
+    at_equal_error,
+    contrast,
+    holds,
+)
+from modvar_lib.analysis.statistics import holm, paired_difference
+from modvar_lib.analysis.study import select
+
+ONE_HOT, FIRST_LAYER = "OneHot mlp", "first layer"
+FEW, MANY = 8, 16  # networks an arm: of what is called a control, and of the contrasts
+SCORE = "activation_change_pre", "exchanged_share_pre", "offset_share_pre"
+CAME = "came true"
+
+
+class Statement(NamedTuple):
+    """The second arm minus the first, by a measure in a layer (or place) of an architecture. predicted:
+    a kind of `Condition`; read: one of COMPARED_AT; networks: so many an arm."""
+
+    prediction: str
+    architecture: str
+    layer: str
+    measure: str
+    first: str
+    second: str
+    predicted: str
+    read: str = END
+    networks: int = FEW
+
+
+def statements(declared: dict) -> list[Statement]:
+    """Every statement of the third declaration that is about one contrast. declared: what
+    `study.primary` gives."""
+    third = declared["third"]
+    stated, (fixed, varying) = third["predictions"], third["contrasts"][0]
+    every = [Statement("one_hot", ONE_HOT, *one) for one in stated["one_hot"]]
+    for kind in ("rises", "falls"):
+        every += [
+            Statement("transfer", name, "readout", measure, fixed, varying, kind)
+            for name in stated["transfer"][kind]
+            for measure in stated["transfer"]["measures"]
+        ]
+    every += [
+        Statement("silence", name, FIRST_LAYER, measure, fixed, varying, "rises", EQUAL, MANY)
+        for name in stated["silence"]["architectures"]
+        for measure in stated["silence"]["measures"]
+    ]
+    before, measure = "before_bottleneck", third["measures"][1]
+    every += [
+        Statement("controls", name, before, measure, fixed, arm, "rises")
+        for name in stated["controls"]["architectures"]
+        for arm in stated["controls"]["arms"]
+    ]
+    return every
+
+
+def rows_of(table: pd.DataFrame, one: Statement) -> pd.DataFrame:
+    """The rows of a table that a statement is about; none, unless every network is there."""
+    part = select(table, architecture=one.architecture, arm=[one.first, one.second])
+    layer = part["layer"].iloc[0] if one.layer == FIRST_LAYER and len(part) else one.layer
+    part = select(part[(part["layer"] == layer) | (part["place"] == layer)], measure=one.measure)
+    there = part.groupby("arm")["seed"].nunique().reindex([one.first, one.second]).fillna(0)
+    return part if there.min() >= one.networks else part.iloc[:0]
+
+
+def predicted(table: pd.DataFrame, stated: list[Statement]) -> pd.DataFrame:
+    """Statements against a table of networks along training (`study.along`): a row for each, with
+    the first arm's level, what `paired_difference` gives, p by Holm's correction over the statements
+    of one prediction, failed (networks of both arms), and whether it came true (`holds`), or "not
+    trained"."""
+    found = []
+    for one in stated:
+        part = rows_of(table, one)
+        failed = part.drop_duplicates(["arm", "seed"])["failed"].astype(bool)
+        working = part[~part["failed"].astype(bool)]
+        number = contrast(working, one.first, one.second, compared_at=one.read)
+        found.append(one._asdict() | number | {"failed": failed.sum()})
+    found = pd.DataFrame(found)
+    found["p_holm"] = found.groupby("prediction")["p"].transform(holm)
+    found[CAME] = [
+        holds(row, Condition("", "", "", row["predicted"], p="p_holm"))
+        if row["n"]
+        else "not trained"
+        for row in found.to_dict("records")
+    ]
+    return found
+
+
+def constant_alone(table: pd.DataFrame, stated: list[Statement]) -> pd.DataFrame:
+    """How much of the fall of the pooled score, read before the nonlinearity, the constant brings. At
+    equal error, for each pair: the fall itself; and that of sqrt(2 · exchanged share · (1 - constant
+    share)) if the constant's share of the second arm takes the place of the first's, and nothing else.
+    A row for each architecture, arms and reading of the statements: n, `fall` and `brought` with their
+    intervals, and `share`, brought / fall; it came true if that is a half or more."""
+    found = []
+    for one in dict.fromkeys(one._replace(measure="") for one in stated):
+        at = []
+        for measure in SCORE:
+            rows = rows_of(table, one._replace(layer="pooled", measure=measure))
+            rows = rows[~rows["failed"].astype(bool)]
+            at.append(at_equal_error(*(select(rows, arm=arm) for arm in (one.first, one.second))))
+        score, share, offset = at
+        was, would = (
+            (2 * share["first"] * (1 - offset[which])) ** 0.5 for which in ("first", "second")
+        )
+        fall = paired_difference(score["first"], score["second"])
+        brought = paired_difference(was, would)
+        ratio = brought["difference"] / fall["difference"] if fall["difference"] < 0 else np.nan
+        row = {"architecture": one.architecture, "contrast": f"{one.second} - {one.first}"}
+        row |= {"read": one.read, "n": fall["n"]}
+        for name, found_difference in (("fall", fall), ("brought", brought)):
+            row[name] = found_difference["difference"]
+            row |= {f"{name}_{end}": found_difference[end] for end in ("low", "high")}
+        came = "not trained" if not fall["n"] else "yes" if ratio >= 0.5 else "no"
+        found.append(row | {"share": ratio, CAME: came})
+    return pd.DataFrame(found)
+
+
+def merging(table: pd.DataFrame, declared: Declaration, stated: dict) -> pd.DataFrame:
+    """The points of the prediction that merging decides: a row for each layer with, of each half of
+    the seeds, `level` of the measure under the first arm and `difference`, the second minus the first,
+    read where the declaration decides (one-hot digits: at the end), level and difference over the same
+    pairs. Raise ValueError unless all networks of all points are there.
+
+    stated: the prediction's entry of config/primary.yaml; table: see `predicted`."""
+    first, second = declared.contrasts[0]
+    points = [
+        Statement(
+            "merging", name, layer, stated["measure"], first, second, "", declared.decides, MANY
+        )
+        for name, layers in declared.layers.items()
+        for layer in layers
+    ]
+    for name in stated["extra"]:
+        name, layer = name.rsplit(" ", 1)
+        points.append(Statement("merging", name, layer, stated["measure"], first, second, ""))
+    found = []
+    for one in points:
+        part = rows_of(table, one)
+        if part.empty:
+            raise ValueError(f"{one.architecture} {one.layer}")
+        seeds = sorted(part["seed"].unique())
+        part = part[~part["failed"].astype(bool)]
+        row = {"architecture": one.architecture, "layer": one.layer}
+        for half, own in enumerate((seeds[: one.networks // 2], seeds[one.networks // 2 :]), 1):
+            number = contrast(select(part, seed=own), first, second, compared_at=one.read)
+            row |= {f"{name}_{half}": number[name] for name in ("level", "difference")}
+        found.append(row)
+    return pd.DataFrame(found)
+
+
+def ranked(points: pd.DataFrame) -> tuple[float, float]:
+    """Spearman's correlation of `merging`'s levels of one half of the seeds with the differences of
+    the other, both ways, averaged; and its p, exact and one-sided (negative), over all orders of the
+    layers.
+
+    >>> points = {"level_1": [0, 1, 2, 3], "level_2": [0, 1, 2, 3]}
+    >>> points |= {"difference_1": [3, 2, 1, 0], "difference_2": [3, 2, 0, 1]}
+    >>> rho, p = ranked(pd.DataFrame(points))
+    >>> round(rho, 2), round(p, 3)
+    (-0.9, 0.083)
+    """
+    levels = points[["level_1", "level_2"]].rank().to_numpy()
+    differences = points[["difference_2", "difference_1"]].rank().to_numpy()
+
+    def correlation(order) -> float:
+        order = list(order)
+        both = [spearmanr(levels[:, k], differences[order, k]).statistic for k in (0, 1)]
+        return float(np.mean(both))
+
+    rho = correlation(range(len(points)))
+    every = [correlation(order) for order in permutations(range(len(points)))]
+    return rho, float(np.mean(np.array(every) <= rho + 1e-9))
+
+
+def merged(points: pd.DataFrame, said: pd.DataFrame, declared: Declaration, measure: str) -> dict:
+    """Whether merging came true: Spearman's correlation is negative with p below 0.05, and the
+    difference is `more` in a declared layer whose mean level is below 0.5. said: the verdicts of
+    `declared_contrasts`."""
+    rho, p = ranked(points)
+    first, second = declared.contrasts[0]
+    name = f"{second} - {first}"
+    said = select(said, networks=WORKING, measure=measure, contrast=name, read=declared.decides)
+    room = said[(said["level"] < 0.5) & (said["verdict"] == "more")]
+    came = "yes" if rho < 0 and p < 0.05 and len(room) else "no"
+    return {"rho": rho, "p": p, "more below 0.5": len(room), CAME: came}
