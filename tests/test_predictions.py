@@ -6,7 +6,7 @@ import pytest
 
 from modvar_lib.analysis import predictions
 from modvar_lib.analysis.contrasts import declaration
-from modvar_lib.analysis.predictions import FIRST_LAYER, Statement, constant_alone, predicted
+from modvar_lib.analysis.predictions import FIRST_LAYER, Statement, parts_alone, predicted
 from modvar_lib.analysis.study import primary
 
 FIXED, VARYING = primary()["third"]["contrasts"][0]
@@ -89,9 +89,9 @@ def test_the_constant_brings_its_part_of_the_fall(alone, came):
         for seed in range(4)
     ]
     stated = [about("fixed", "up", "rises", networks=4, read="at equal error", layer=FIRST_LAYER)]
-    found = constant_alone(pd.DataFrame(rows), stated).iloc[0]
+    found = parts_alone(pd.DataFrame(rows), stated).iloc[0]
     assert found["fall"] == pytest.approx(-0.2)
-    assert found["brought"] == pytest.approx((1 - alone) ** 0.5 - 1)
+    assert found["by constant"] == pytest.approx((1 - alone) ** 0.5 - 1)
     assert found["share"] == pytest.approx((1 - (1 - alone) ** 0.5) / 0.2)
     assert found["came true"] == came
 

@@ -5,7 +5,7 @@ A statement needs every network that was declared for it: with fewer it has no n
 sees half of the networks first. Networks that failed are left out with their pairs, and counted.
 """
 
-from itertools import permutations
+from itertools import permutations, product
 from typing import NamedTuple
 
 import numpy as np
@@ -104,12 +104,14 @@ def predicted(table: pd.DataFrame, stated: list[Statement]) -> pd.DataFrame:
     return found
 
 
-def constant_alone(table: pd.DataFrame, stated: list[Statement]) -> pd.DataFrame:
-    """How much of the fall of the pooled score, read before the nonlinearity, the constant brings. At
-    equal error, for each pair: the fall itself; and that of sqrt(2 · exchanged share · (1 - constant
-    share)) if the constant's share of the second arm takes the place of the first's, and nothing else.
-    A row for each architecture, arms and reading of the statements: n, `fall` and `brought` with their
-    intervals, and `share`, brought / fall; it came true if that is a half or more."""
+def parts_alone(table: pd.DataFrame, stated: list[Statement]) -> pd.DataFrame:
+    """Which part of the pooled score, read before the nonlinearity, brings its fall. The score is about
+    sqrt(2 · exchanged share · (1 - constant's share)). For each pair of networks: the fall itself, and
+    that of the formula if one share of the second arm takes the place of the first's, and nothing else.
+
+    A row for each architecture, arms and reading of the statements: n, `fall`, `by constant` and `by
+    exchanged share` with their intervals, and `share`, by constant / fall. That the constant brings it
+    came true if that is a half or more."""
     found = []
     for one in dict.fromkeys(one._replace(measure="") for one in stated):
         at = []
@@ -118,19 +120,25 @@ def constant_alone(table: pd.DataFrame, stated: list[Statement]) -> pd.DataFrame
             rows = rows[~rows["failed"].astype(bool)]
             at.append(at_equal_error(*(select(rows, arm=arm) for arm in (one.first, one.second))))
         score, share, offset = at
-        was, would = (
-            (2 * share["first"] * (1 - offset[which])) ** 0.5 for which in ("first", "second")
-        )
-        fall = paired_difference(score["first"], score["second"])
-        brought = paired_difference(was, would)
-        ratio = brought["difference"] / fall["difference"] if fall["difference"] < 0 else np.nan
+        formula = {
+            (s, c): (2 * share[s] * (1 - offset[c])) ** 0.5
+            for s, c in product(("first", "second"), repeat=2)
+        }
+        start = formula["first", "first"]
+        parts = {
+            "fall": (score["first"], score["second"]),
+            "by constant": (start, formula["first", "second"]),
+            "by exchanged share": (start, formula["second", "first"]),
+        }
         row = {"architecture": one.architecture, "contrast": f"{one.second} - {one.first}"}
-        row |= {"read": one.read, "n": fall["n"]}
-        for name, found_difference in (("fall", fall), ("brought", brought)):
-            row[name] = found_difference["difference"]
-            row |= {f"{name}_{end}": found_difference[end] for end in ("low", "high")}
-        came = "not trained" if not fall["n"] else "yes" if ratio >= 0.5 else "no"
-        found.append(row | {"share": ratio, CAME: came})
+        row |= {"read": one.read, "n": score["first"].add(score["second"]).count()}
+        for name, both in parts.items():
+            change = paired_difference(*both)
+            row |= {name: change["difference"]}
+            row |= {f"{name}, {end}": change[end] for end in ("low", "high")}
+        row["share"] = row["by constant"] / row["fall"] if row["fall"] < 0 else np.nan
+        came = "not trained" if not row["n"] else "yes" if row["share"] >= 0.5 else "no"
+        found.append(row | {CAME: came})
     return pd.DataFrame(found)
 
 
