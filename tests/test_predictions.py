@@ -40,7 +40,7 @@ def test_statements_made_in_advance_come_true_or_not():
     ]
     rows += [network("fixed", 8, 0.0), network("up", 8, -99.0, failed=True)]
     stated = [
-        about("fixed", "up", "rises"),
+        about("fixed", "up", "rises", decided_by="p_holm"),
         about("fixed", "down", "does not rise"),
         about("fixed", "same", "rises"),
         about("up", "fixed", "rises"),
@@ -50,6 +50,19 @@ def test_statements_made_in_advance_come_true_or_not():
     assert found["came true"].tolist() == ["yes", "yes", "no", "no", "not trained"]
     assert found["n"].tolist() == [8, 8, 8, 8, 0] and found["failed"].tolist() == [1, 0, 0, 1, 0]
     assert found["p_holm"].iloc[0] == pytest.approx(4 * 2 / 2**8)  # of four that there are data for
+
+
+def test_eight_pairs_can_decide_a_statement_where_no_correction_is_declared():
+    """The least p of eight pairs is 2 / 2**8: over eight statements, Holm's correction of it is above
+    0.05, whatever the networks do."""
+    rows = [
+        network(arm, seed, seed / 10 + (arm == "up") * (1 + seed))
+        for arm in ("fixed", "up")
+        for seed in range(8)
+    ]
+    for decided_by, came in (("p", "yes"), ("p_holm", "no")):
+        stated = [about("fixed", "up", "rises", decided_by=decided_by)] * 8
+        assert set(predicted(pd.DataFrame(rows), stated)["came true"]) == {came}
 
 
 def test_nothing_is_said_of_half_of_the_networks():

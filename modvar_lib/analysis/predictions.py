@@ -33,7 +33,8 @@ CAME = "came true"
 
 class Statement(NamedTuple):
     """The second arm minus the first, by a measure in a layer (or place) of an architecture. predicted:
-    a kind of `Condition`; read: one of COMPARED_AT; networks: so many an arm."""
+    a kind of `Condition`; read: one of COMPARED_AT; networks: so many an arm; decided_by: the p
+    that has to be below 0.05, its own or Holm's (p_holm) over the statements of one prediction."""
 
     prediction: str
     architecture: str
@@ -44,6 +45,7 @@ class Statement(NamedTuple):
     predicted: str
     read: str = END
     networks: int = FEW
+    decided_by: str = "p"
 
 
 def statements(declared: dict) -> list[Statement]:
@@ -51,7 +53,7 @@ def statements(declared: dict) -> list[Statement]:
     `study.primary` gives."""
     third = declared["third"]
     stated, (fixed, varying) = third["predictions"], third["contrasts"][0]
-    every = [Statement("one_hot", ONE_HOT, *one) for one in stated["one_hot"]]
+    every = [Statement("one_hot", ONE_HOT, *one, decided_by="p_holm") for one in stated["one_hot"]]
     for kind in ("rises", "falls"):
         every += [
             Statement("transfer", name, "readout", measure, fixed, varying, kind)
@@ -96,7 +98,7 @@ def predicted(table: pd.DataFrame, stated: list[Statement]) -> pd.DataFrame:
     found = pd.DataFrame(found)
     found["p_holm"] = found.groupby("prediction")["p"].transform(holm)
     found[CAME] = [
-        holds(row, Condition("", "", "", row["predicted"], p="p_holm"))
+        holds(row, Condition("", "", "", row["predicted"], p=row["decided_by"]))
         if row["n"]
         else "not trained"
         for row in found.to_dict("records")
