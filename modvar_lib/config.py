@@ -5,17 +5,17 @@ A group is the seeds of one arm that one job trains (02_train) and measures (03_
 
 import os
 import sys
-from collections import Counter
 from dataclasses import dataclass
 from itertools import product
-from math import prod
 from pathlib import Path
+from typing import Any
 
 import yaml
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
 from modvar_lib import data, runs
-from modvar_lib.errors import InputError, command, lookup, shown
-from modvar_lib.settings import Settings
+from modvar_lib.errors import InputError, command, lookup, reading
+from modvar_lib.settings import Settings, input_error
 
 MOST_BYTES = 100_000  # of a file; reading YAML takes a second for so many
 MOST_GROUPS = 100_000
@@ -31,19 +31,35 @@ class Config:
     notebooks: list[str]
 
 
-class _Once(yaml.SafeLoader):
-    """Safe YAML in which no name is there twice, and none is merged in by <<, which can multiply
-    without end."""
+class _File(BaseModel):
+    """Its own names; all others are settings."""
+
+    model_config = ConfigDict(extra="allow")
+    group_size: PositiveInt = 8
+    arms: list[dict[str, Any]] = [{}]
+    notebooks: list[str] = ["04_analysis"]
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which a name stands once, and only text and numbers are repeated by an alias:
+    lists of aliases of lists would grow without end."""
 
     def fetch_flow_collection_start(self, token):
         if self.flow_level > 20:
             raise yaml.YAMLError("it is nested too deeply")
         super().fetch_flow_collection_start(token)
 
+    def compose_node(self, parent, index):
+        alias = self.check_event(yaml.AliasEvent)
+        node = super().compose_node(parent, index)
+        if alias and not isinstance(node, yaml.ScalarNode):
+            raise yaml.YAMLError("an alias of a list or of names with values")
+        return node
+
     def construct_mapping(self, node, deep=False):
-        names = [str(key.value) for key, _ in node.value]
-        if "<<" in names or len(set(names)) < len(names):
-            raise yaml.YAMLError(f"a name is there twice, or <<: {', '.join(sorted(names))}")
+        names = sorted(str(key.value) for key, _ in node.value)
+        if len(set(names)) < len(names):
+            raise yaml.YAMLError(f"a name is there twice: {', '.join(names)}")
         return super().construct_mapping(node, deep)
 
 
@@ -56,63 +72,48 @@ def read_config(config: Path | str | dict) -> Config:
     >>> [(group.regime, group.group) for group in config.groups]
     [('fixed', '000-001'), ('fixed', '002-003'), ('varying', '000-001'), ('varying', '002-003')]
     """
-    if not isinstance(config, dict):
-        config = _parsed(Path(config))
-    shared = _names_and_values("config", config)
-    size = shared.pop("group_size", 8)
-    arms, notebooks = shared.pop("arms", [{}]), shared.pop("notebooks", ["04_analysis"])
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise InputError(f"group_size: got {shown(size)}; allowed: a whole number from 1")
-    if not isinstance(arms, list):
-        raise InputError(f"arms: got {shown(arms)}; allowed: a list of settings")
-    experiments = []
-    for arm in arms:
-        values = shared | _names_and_values("arms", arm)
+    try:
+        asked = _File.model_validate(config if isinstance(config, dict) else _parsed(Path(config)))
+    except ValidationError as error:
+        raise input_error(error) from None
+    arms, groups, size = set(), [], asked.group_size
+    for arm in asked.arms:
+        values = asked.model_extra | arm
         lists = [v if isinstance(v, list) and k != "seeds" else [v] for k, v in values.items()]
-        if len(experiments) + prod(map(len, lists)) > MOST_GROUPS:
-            raise InputError(f"arms: got too many; allowed: {MOST_GROUPS} groups in a study")
-        experiments += [Settings(**dict(zip(values, one))) for one in product(*lists)]
-    if not experiments:
-        raise InputError(f"config: got {shown(config)}; allowed: a value of each setting, or more")
-    arm_names = Counter((one.study, one.arm) for one in experiments)
-    for (study, arm), count in arm_names.items():
-        if count > 1 or study != experiments[0].study:
-            raise InputError(
-                f"arms: {study} {arm} is there {count} times; allowed: each once, in one study; "
-                "give arms that differ in other settings a variant"
-            )
-    if sum(len(one.seeds) / size for one in experiments) > MOST_GROUPS:
-        raise InputError(f"seeds: got too many; allowed: {MOST_GROUPS} groups in a study")
-    groups = [
-        one.model_copy(update={"seeds": one.seeds[first : first + size]})
-        for one in experiments
-        for first in range(0, len(one.seeds), size)
-    ]
+        for one in product(*lists):
+            settings = Settings(**dict(zip(values, one)))
+            if settings.arm in arms or (groups and settings.study != groups[0].study):
+                raise InputError(
+                    f"arms: got {settings.study} {settings.arm} again, or in another study; "
+                    "allowed: each once, in one study; give arms that differ in other settings a "
+                    "variant"
+                )
+            arms.add(settings.arm)
+            starts = range(0, len(settings.seeds), size)
+            groups += [settings.of(settings.seeds[first : first + size]) for first in starts]
+            if len(groups) > MOST_GROUPS:
+                raise InputError(f"arms: got too many; allowed: {MOST_GROUPS} groups in a study")
+    if not groups:
+        raise InputError("config: got no arm; allowed: a value of each setting, or more")
     for group in groups:
         _same_settings(group)
-    return Config(experiments[0].study, groups, _analyses(notebooks))
+    every = sorted(path.stem for path in (data.ROOT / "notebooks").glob("*.ipynb"))
+    analyses = dict.fromkeys(name for name in every if name[:2] not in ("01", "02", "03", "10"))
+    for name in asked.notebooks:
+        lookup(analyses, "notebooks", name)
+    return Config(groups[0].study, groups, list(dict.fromkeys(asked.notebooks)))
 
 
-def _parsed(path: Path):
-    try:
+def _parsed(path: Path) -> dict:
+    with reading(f"config: {path} cannot be read", "allowed: a YAML file"):
         if not path.is_file():  # a folder, or what would never end: a pipe, a device
-            raise OSError("there is no such file")
+            raise ValueError("there is no such file")
         if path.stat().st_size > MOST_BYTES:
-            raise OSError(f"more than {MOST_BYTES} bytes")
-        return _Once(path.read_text()).get_single_data()
-    except (OSError, yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError) as error:
-        why = str(error).splitlines()[0]
-    except RecursionError:
-        why = "it is nested too deeply"
-    raise InputError(f"config: {path} cannot be read ({why}); allowed: a YAML file")
-
-
-def _names_and_values(parameter: str, got) -> dict:
-    if not isinstance(got, dict) or not all(isinstance(name, str) for name in got):
-        raise InputError(
-            f"{parameter}: got {shown(got)}; allowed: names of settings with their values"
-        )
-    return dict(got)
+            raise ValueError(f"more than {MOST_BYTES} bytes")
+        names = _Loader(path.read_text()).get_single_data()
+        if not isinstance(names, dict):
+            raise ValueError("it has no names with values")
+        return names
 
 
 def _same_settings(group: Settings) -> None:
@@ -122,34 +123,20 @@ def _same_settings(group: Settings) -> None:
     if not path.is_file():
         return
     there = runs.read_table(path, runs.KEYS)
-    seeds = list(there["seed"])
-    if set(seeds) != set(group.seeds):
+    if set(there["seed"]) != set(group.seeds):
         raise InputError(
             f"seeds: got {group.group}, but the networks of {path.parent} are "
-            f"{', '.join(map(str, seeds))}; delete that folder"
+            f"{', '.join(map(str, there['seed']))}; delete that folder"
         )
     group.refuse_other(there.iloc[0].to_dict(), path.parent)
 
 
-def _analyses(names) -> list[str]:
-    every = sorted(path.stem for path in (data.ROOT / "notebooks").glob("*.ipynb"))
-    allowed = dict.fromkeys(name for name in every if name[:2] not in ("01", "02", "03", "10"))
-    if not isinstance(names, list) or len({*map(str, names)}) < len(names):
-        raise InputError(
-            f"notebooks: got {shown(names)}; allowed: a list of {', '.join(allowed)}, each once"
-        )
-    for name in names:
-        lookup(allowed, "notebooks", name)
-    return names
+def _folder() -> None:
+    from modvar_lib.notebook import own_code
+
+    own_code()
+    print(os.path.relpath(runs.study_folder(read_config(sys.argv[1]).study)))
 
 
 if __name__ == "__main__":  # python -m modvar_lib.config FILE: the study's folder
-    from modvar_lib.notebook import own_code
-
-    def _folder() -> None:
-        own_code()
-        if len(sys.argv) != 2:
-            raise InputError(f"config: got {sys.argv[1:]}; allowed: one file")
-        print(os.path.relpath(runs.study_folder(read_config(sys.argv[1]).study)))
-
     command(_folder)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modvar_lib.errors import InputError, command, lookup
+from modvar_lib.errors import command, lookup, reading
 
 ROOT = Path(__file__).resolve().parents[1]
 STREAMS = "weights pairs goals evaluation tables measures additive onehot many".split()
@@ -27,8 +27,7 @@ RESERVED = 2**31  # seeds and epochs from here on are for measures that train; n
 
 def rng(stream: str, seed: int, index: int = 0) -> np.random.Generator:
     """The generator of one stream of one seed: every draw is a pure function of (stream, seed,
-    index), no global random state is used, and streams, seeds and indices are independent of each
-    other."""
+    index), and streams, seeds and indices are independent of each other."""
     return np.random.default_rng([STREAMS.index(stream), seed, index])
 
 
@@ -47,76 +46,51 @@ class Digits:
 
 
 def folder(variable: str, default: str) -> Path:
-    """The folder that an environment variable names, from the project's root. Errors:
-    InputError."""
-    path = os.environ.get(variable) or default
-    try:
-        return ROOT / Path(path).expanduser()
-    except RuntimeError:  # ~ of nobody
-        raise InputError(f"{variable}: got {path!r}; allowed: a folder") from None
-
-
-def data_folder() -> Path:
-    """The folder that holds MNIST/raw: the project's data/, or $MODVAR_DATA."""
-    return folder("MODVAR_DATA", "data")
+    """The folder that an environment variable names, from the project's root."""
+    return ROOT / os.path.expanduser(os.environ.get(variable) or default)
 
 
 def files(dataset: str) -> list[Path]:
-    """The four .gz files of a data set, present and with the checksums that torchvision knows; none
-    of one that is made. Errors: InputError."""
-    from torchvision import datasets
-    from torchvision.datasets.utils import check_integrity
-
-    if lookup(DATASETS, "dataset", dataset):
-        return []  # it is made, not read
-    sums = {data_folder() / dataset / "raw" / k: v for k, v in getattr(datasets, dataset).resources}
-    for path, md5 in sums.items():
-        if not check_integrity(path, md5):
-            state = f"damaged, its MD5 is not {md5}" if path.is_file() else "missing"
-            raise InputError(
-                f"dataset: {path} is {state}; put the original there, or run: make data "
-                f"DATASET={dataset}"
-            )
-    return [*sums]
+    """The four .gz files of a data set, in $MODVAR_DATA or the project's data/; none of one that is
+    made."""
+    names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+    raw = folder("MODVAR_DATA", "data") / dataset / "raw"
+    return [] if lookup(DATASETS, "dataset", dataset) else [raw / f"{x}-ubyte.gz" for x in names]
 
 
 def checksums(dataset: str) -> dict[str, str]:
     """SHA-256 of each file of a data set, or of the images of each split of one that is made."""
     parts = {path.name: path.read_bytes() for path in files(dataset)}
-    if DATASETS[dataset]:
-        parts = dict(zip(("train", "test"), (split.images.numpy() for split in digits(dataset))))
+    if make := DATASETS[dataset]:
+        parts = dict(zip(("train", "test"), (split.images.numpy() for split in make())))
     return {name: hashlib.sha256(content).hexdigest() for name, content in parts.items()}
 
 
 def digits(dataset: str = "MNIST") -> tuple[Digits, Digits]:
-    """The training and the test split. Only local files are read; none is fetched or written."""
+    """The training and the test split. Only local files are read; none is fetched or written.
+    Errors: InputError, when one is missing or damaged."""
     if make := lookup(DATASETS, "dataset", dataset):
         return make()
-    arrays = {path.name[:8]: torch.from_numpy(_idx(path)) for path in files(dataset)}
-    return (
-        Digits(arrays["train-im"].flatten(1), arrays["train-la"].long()),
-        Digits(arrays["t10k-ima"].flatten(1), arrays["t10k-lab"].long()),
-    )
+    paths = files(dataset)
+    mend = f"put the original files there, or run: make data DATASET={dataset}"
+    with reading(f"dataset: {paths[0].parent} cannot be read", mend):
+        arrays = [_idx(path) for path in paths]
+        return tuple(Digits(arrays[i].flatten(1), arrays[i + 1].long()) for i in (0, 2))
 
 
-def _idx(path: Path) -> np.ndarray:
+def _idx(path: Path) -> Tensor:
     """A file in MNIST's format: 4 bytes of which the last is the number of dimensions, their sizes
     as big-endian 4-byte numbers, then one byte per value."""
     content = gzip.decompress(path.read_bytes())
     sizes = np.frombuffer(content, ">i4", count=content[3], offset=4)
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(sizes).copy()
+    values = np.frombuffer(content, np.uint8, offset=4 + 4 * content[3])
+    return torch.from_numpy(values.reshape(sizes).copy())
 
 
 def one_hot() -> tuple[Digits, Digits]:
     """The data set OneHot, 60,000 and 10,000 pictures, always the same: digit d is a block of 10 x
     4 pixels, 200 brighter than the rest, at the d-th of ten places, in two rows of five. Every
-    pixel has noise of its own, 0 to 32. The two splits share no noise.
-
-    >>> _, test = one_hot()
-    >>> picture = test.images[test.labels == 7][0].view(28, 28)
-    >>> (picture >= 200).nonzero().amin(0).tolist(), int((picture >= 200).sum())
-    ([16, 12], 40)
-    """
+    pixel has noise of its own, 0 to 32."""
     lit = np.zeros((10, 28, 28), np.uint8)
     for digit in range(10):
         top, left = 2 + 14 * (digit // 5), 1 + 5 * (digit % 5) + digit % 5 // 2
@@ -148,11 +122,10 @@ def evaluation_pairs(seed: int, count: int, digits_in_split: int = 10_000) -> np
 
 def halves(images: Tensor, pairs: Tensor, buffer: Tensor | None = None) -> Tensor:
     """What a network is given: [..., 2, 28, 28] float32 in 0..1 (pixel / 255), left and right half
-    of each pair.
+    of each pair; pairs: [..., 2] rows of images.
 
-    pairs: [..., 2] rows of images. With `buffer`, 1-D and large enough, the result lies in it and
-    lasts until its next use: fresh memory for every batch would cost three times as much as the
-    gathering itself.
+    With `buffer`, 1-D and large enough, the result lies in it and lasts until its next use: fresh
+    memory for every batch would cost three times as much as the gathering itself.
     """
     pixels = images.index_select(0, pairs.reshape(-1))
     if buffer is None:
@@ -167,20 +140,15 @@ def side_by_side(pair: Tensor) -> Tensor:
 
 
 def fetch(*names: str) -> None:
-    """Download data sets by torchvision into the data folder: the one place that may fetch, and
-    only when asked."""
+    """Download data sets by torchvision: the one place that may fetch, and only when asked."""
     from torchvision import datasets
 
     for name in names:
         lookup({name: 0 for name, make in DATASETS.items() if not make}, "dataset", name)
-        try:
-            getattr(datasets, name)(data_folder(), download=True)
-        except (RuntimeError, ConnectionError, TimeoutError):
-            raise InputError(
-                f"dataset: {name} cannot be downloaded; allowed: a network that reaches it, or its "
-                f"files in {data_folder() / name / 'raw'}"
-            ) from None
-        print(f"{name} is in {data_folder() / name / 'raw'}")
+        raw = folder("MODVAR_DATA", "data") / name / "raw"
+        with reading(f"dataset: {name} cannot be downloaded", f"allowed: its files in {raw}"):
+            getattr(datasets, name)(raw.parents[1], download=True)
+        print(f"{name} is in {raw}")
 
 
 if __name__ == "__main__":  # python -m modvar_lib.data KMNIST

@@ -2,8 +2,9 @@
 
 import difflib
 import errno
-import reprlib
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 FILE_SYSTEM = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
@@ -20,6 +21,16 @@ class InputError(ValueError):
         return [f"InputError: {self}"]
 
 
+@contextmanager
+def reading(what: str, mend: str) -> Iterator[None]:
+    """Raise InputError, `what` (why); `mend`, for any error while something of a user's is read."""
+    try:
+        yield
+    except Exception as error:
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{what} ({why}); {mend}") from None
+
+
 def one_line(error: BaseException) -> InputError | None:
     """What a user can do something about, said in one line; None for any other error."""
     if isinstance(error, OSError) and error.errno in FILE_SYSTEM:
@@ -29,16 +40,12 @@ def one_line(error: BaseException) -> InputError | None:
         )
     of_torch = isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY)
     if of_torch or isinstance(error, MemoryError):
-        return InputError(
-            "memory: it ran out; allowed: fewer seeds together (seeds, group_size) or a smaller "
-            "batch_size"
-        )
+        return InputError("memory: it ran out; allowed: a smaller group_size or batch_size")
     return error if isinstance(error, InputError) else None
 
 
 def command(function) -> None:
-    """Run a command-line program: errors that a user can do something about end it with one
-    line."""
+    """Run a command-line program, which ends with `one_line` where there is one."""
     try:
         function()
     except Exception as error:
@@ -47,20 +54,10 @@ def command(function) -> None:
         raise
 
 
-def shown(value) -> str:
-    """A value as a line of error shows it: its repr, cut short however large or deep it is."""
-    short = reprlib.Repr()
-    short.maxlevel, short.maxstring, short.maxother = 3, 150, 150
-    try:
-        return short.repr(value)[:200]
-    except ValueError:  # a whole number of more digits than Python writes
-        return f"a {type(value).__name__} too long to show"
-
-
 def lookup(registry: dict, parameter: str, name):
-    """The entry called `name`, or one line that lists what is allowed."""
+    """The entry called `name`. Errors: InputError, which lists what is allowed."""
     if isinstance(name, str) and name in registry:
         return registry[name]
     near = difflib.get_close_matches(name, registry, n=1) if isinstance(name, str) else ()
     hint = f" (did you mean {near[0]}?)" if near else ""
-    raise InputError(f"{parameter}: got {shown(name)}; allowed: {', '.join(registry)}{hint}")
+    raise InputError(f"{parameter}: got {name!r:.200}; allowed: {', '.join(registry)}{hint}")

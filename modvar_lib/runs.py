@@ -1,15 +1,16 @@
-"""A network on disk: results/<study>/runs/<dataset>-<architecture>-<regime>[-<variant>]/seed-000/,
-complete or absent.
+"""Networks and groups on disk, each whole or absent.
 
-settings.json       what determines the network, the seed included
+results/<study>/runs/<dataset>-<architecture>-<regime>[-<variant>]/seed-000/, a network:
+
+settings.json       what determines it, the seed included
 history.csv         a row per epoch (columns: see training.train)
 weights.safetensors the final weights
 provenance.json     git commit, versions, hardware, threads, seconds, checksums of the data
 frames.safetensors  where `frames` asked for them: weights from within training, "<epochs
                     done>/<name>", float16
 
-What is measured of the networks of a group, and their final weights, go to
-results/<study>/groups/<the same>/<first seed>-<last seed>/: see study.py.
+results/<study>/groups/<the same>/<first seed>-<last seed>/, what is published of networks that were
+trained together: their tables (see study.py), and their final weights, "<seed>/<name>", float16.
 """
 
 import hashlib
@@ -20,11 +21,12 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache, cached_property
+from errno import EEXIST, ENOTEMPTY
+from functools import cache
 from glob import escape
 from importlib.metadata import version
 from itertools import count
@@ -32,13 +34,13 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from modvar_lib import data, goals, models, training
-from modvar_lib.errors import InputError, command
+from modvar_lib.errors import InputError, command, reading
 from modvar_lib.settings import Settings
 from modvar_lib.training import Trained
 
@@ -48,48 +50,35 @@ TABLES = ("runs.csv", "history.csv", "measures.csv", "training.csv")  # of a gro
 ALONE = ("01_data", "11_positive_control")  # analyses that read no groups
 FILES = ("settings.json", "history.csv", "weights.safetensors", "provenance.json")
 FRAMES = "frames.safetensors"
-UNUSABLE = (ValueError, LookupError, AttributeError, TypeError, RuntimeError, OSError)
-UNUSABLE += (SafetensorError,)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A network read back from disk."""
+    """A network read back from disk. frames: weights that were kept from within training, {epochs
+    done: {name: float16 tensor}}, in order; often none."""
 
     path: Path
     settings: Settings
     history: pd.DataFrame
     weights: dict[str, Tensor]
     provenance: dict
+    frames: dict[int, dict[str, Tensor]] = field(default_factory=dict)
 
     @property
     def key(self) -> dict:
         """What names it in a table."""
         return {**self.settings.model_dump(include=set(KEYS)), "seed": self.settings.seed}
 
-    @cached_property
-    def frames(self) -> dict[int, dict[str, Tensor]]:
-        """Weights that were kept from within training, {epochs done: {name: float16 tensor}}, in
-        order; often none."""
-        path, moments = self.path / FRAMES, {}
-        for name, tensor in load_file(path).items() if path.is_file() else ():
-            done, weight = name.split("/")
-            moments.setdefault(int(done), {})[weight] = tensor
-        return dict(sorted(moments.items()))
-
     def network(self, epochs: int | None = None) -> torch.nn.Module:
         """The trained network, on the CPU; or as it was after so many epochs: 0, or one of
         `frames`."""
-        one, last = self.settings, self.settings.epochs
+        one = self.settings
         outputs = goals.outputs(goals.goal(one.regime, 0, one.seed, one))
         network = models.initial(one.architecture, one.seed, outputs)
-        if epochs in (None, last):
-            network.load_state_dict(self.weights)
-        elif epochs in self.frames:
-            network.load_state_dict(self.frames[epochs])
-        elif epochs != 0:
-            kept = [0, *self.frames, last]
-            raise InputError(f"epochs: got {epochs}; kept of {self.path.name}: {kept}")
+        kept = {0: network.state_dict(), **self.frames, one.epochs: self.weights}
+        if epochs is not None and epochs not in kept:
+            raise InputError(f"epochs: got {epochs}; kept of {self.path.name}: {[*kept]}")
+        network.load_state_dict(kept[one.epochs if epochs is None else epochs])
         return network.eval()
 
 
@@ -129,25 +118,28 @@ def complete(settings: Settings) -> list[Run]:
     ('varying', 1, torch.Size([1, 1]))
     """
     absent = missing(settings)
-    networks = trained(settings, but=absent)
+    networks = trained(settings.of(tuple(s for s in settings.seeds if s not in absent)))
     if not absent:
         return networks
     for path in group_folder(settings).parent.glob("*/runs.csv"):
-        if twice := {*absent} & {*read_table(path, KEYS)["seed"]}:  # these are not theirs any more
+        if twice := {*absent} & {*read_table(path, KEYS)["seed"]}:
             raise InputError(
                 f"study: {path.parent} has seed {min(twice)} already; allowed: another study, or "
                 "delete that folder"
             )
-    asked = settings.model_copy(update={"seeds": absent})
-    save(training.train(asked, data.digits(settings.dataset)))
+    save(training.train(settings.of(absent), data.digits(settings.dataset)))
     return trained(settings)  # another process may have been sooner
 
 
-def trained(settings: Settings, but: Collection[int] = (), named: bool = False) -> list[Run]:
-    """The networks as they are on disk, but for some seeds. named: the settings are those of the
-    first, found by its name, not those that were asked for. Errors: InputError."""
-    seeds = [run for run in settings.runs() if run.seed not in but]
-    networks = [load(run_folder(run), run.study) for run in seeds]
+def missing(settings: Settings) -> tuple[int, ...]:
+    """The seeds that are still to be trained: their folder is absent, or emptied by hand."""
+    return tuple(run.seed for run in settings.runs() if not _has(run_folder(run), FILES))
+
+
+def trained(settings: Settings, named: bool = False) -> list[Run]:
+    """The networks as they are on disk. named: the settings are those of the first, found by its
+    name, not those that were asked for. Errors: InputError."""
+    networks = [load(run_folder(run), run.study) for run in settings.runs()]
     for network in networks:
         asked = networks[0].settings if named else settings
         asked.refuse_other(network.settings.saved(), network.path)
@@ -186,29 +178,45 @@ def digest(study: str, notebook: str) -> str:
     return whole.hexdigest()
 
 
-def missing(settings: Settings) -> tuple[int, ...]:
-    """The seeds that are still to be trained: their folder is absent, or emptied by hand."""
-    return tuple(run.seed for run in settings.runs() if not _has(run_folder(run), FILES))
-
-
 def save(networks: list[Trained]) -> list[Path]:
     """Write networks, all or none, each whole or absent; their folders."""
-    folders = [run_folder(trained.settings) for trained in networks]
+    folders = [run_folder(network.settings) for network in networks]
     with ExitStack() as stack:
-        for trained, path in zip(networks, folders):
-            frames = trained.frames.items()
-            contents = {
-                "settings.json": _json(trained.settings.saved()),
-                "history.csv": trained.history.to_csv(index=False).encode(),
-                "weights.safetensors": to_bytes(trained.weights),
-                FRAMES: to_bytes({f"{e}/{k}": w for e, frame in frames for k, w in frame.items()}),
-                "provenance.json": _json(provenance(trained)),
-            }
+        for network, path in zip(networks, folders):
             aside = stack.enter_context(whole(path, FILES))
-            for name, content in contents.items():
-                if name != FRAMES or frames:
-                    write(aside / name, content)
+            write(aside / "settings.json", _json(network.settings.saved()))
+            write_table(network.history, aside / "history.csv")
+            write(aside / "weights.safetensors", to_bytes(network.weights))
+            write(aside / "provenance.json", _json(provenance(network)))
+            if network.frames:
+                write(aside / FRAMES, to_bytes(_prefixed(network.frames)))
     return folders
+
+
+def save_group(settings: Settings, networks: list[Run], tables: dict[str, pd.DataFrame]) -> Path:
+    """Write a group, whole or not at all: its tables, to 8 significant digits, and the final
+    weights of its networks, float16; its folder."""
+    weights = _prefixed({run.settings.seed: run.weights for run in networks})
+    named = {"arm": settings.arm, "group": settings.group}
+    with whole(group_folder(settings)) as aside:
+        for name, table in tables.items():
+            write_table(table, aside / f"{name}.csv", float_format="%.8g")
+        halved = {name: weight.half() for name, weight in weights.items()}
+        write(aside / "weights.safetensors", to_bytes(halved, metadata=named))
+    return group_folder(settings)
+
+
+def _prefixed(parts: dict[int, dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {f"{key}/{name}": w for key, part in parts.items() for name, w in part.items()}
+
+
+def _parts(tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    """Undo `_prefixed`; keys in order."""
+    parts = {}
+    for key, tensor in tensors.items():
+        number, name = key.split("/")
+        parts.setdefault(int(number), {})[name] = tensor
+    return dict(sorted(parts.items()))
 
 
 @contextmanager
@@ -216,62 +224,34 @@ def whole(path: Path, sooner: tuple[str, ...] = ()) -> Iterator[Path]:
     """A folder to write into. It takes the place of `path` when all is well, and is deleted when
     not: at any moment, also with several writers, what lies there was written by one of them. A
     folder that is there and has the files `sooner` stays."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = _aside(path)
-    aside.mkdir()
-    try:
+    with _aside(path) as aside:
+        aside.mkdir()
         yield aside
         for turn in count():
             try:
                 aside.rename(path)
-                break
-            except OSError:  # something is there: not removed in place, a kill would leave a part
-                if not path.exists():
+                return
+            except OSError as error:
+                if error.errno not in (EEXIST, ENOTEMPTY):
                     raise
-                if sooner and _has(path, sooner):
-                    break
-                with suppress(FileNotFoundError):  # another writer did the same
-                    path.rename(f"{aside}-old{turn}")
-    finally:
-        for left in (aside, *path.parent.glob(f"{escape(aside.name)}-old*")):
-            _remove(left)
+            if sooner and _has(path, sooner):
+                return
+            with suppress(FileNotFoundError):  # another writer did the same
+                path.rename(f"{aside}-{turn}")  # not removed in place: a kill would leave a part
 
 
 def write(path: Path, content: bytes) -> None:
     """Write a file aside, to the disk, and rename it into place: after a kill or a full disk it is
     the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = _aside(path)
-    try:
+    with _aside(path) as aside:
         with open(aside, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
     if stamp := os.environ.get("MODVAR_WRITTEN"):  # of the analysis that writes
         with open(stamp, "a") as file:
             file.write(f"{os.path.relpath(path)}\n")
-
-
-def _aside(path: Path) -> Path:
-    """What this process writes before it takes the place of `path`; the same of processes of this
-    machine that were killed is deleted."""
-    mine = f".{path.name}-{platform.node()}-"
-    for left in path.parent.glob(f"{escape(mine)}*"):
-        pid = left.name.removeprefix(mine).split("-")[0]
-        if pid == str(os.getpid()) or not Path("/proc", pid).exists():
-            _remove(left)
-    return path.with_name(f"{mine}{os.getpid()}")
-
-
-def _remove(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def _has(path: Path, names: tuple[str, ...]) -> bool:
-    return all((path / name).is_file() for name in names)
 
 
 def write_table(table: pd.DataFrame, path: Path, index: bool = False, **options) -> None:
@@ -279,20 +259,48 @@ def write_table(table: pd.DataFrame, path: Path, index: bool = False, **options)
     write(path, table.to_csv(index=index, **options).encode())
 
 
-def save_group(settings: Settings, networks: list[Run], tables: dict[str, pd.DataFrame]) -> Path:
-    """Write a group, whole or not at all: its tables, to 8 significant digits, and the final
-    weights of its networks, float16; its folder."""
-    weights = {
-        f"{run.settings.seed}/{name}": weight.half()
-        for run in networks
-        for name, weight in run.weights.items()
-    }
-    with whole(group_folder(settings)) as aside:
-        for name, table in tables.items():
-            write_table(table, aside / f"{name}.csv", float_format="%.8g")
-        named = {"arm": settings.arm, "group": settings.group}
-        write(aside / "weights.safetensors", to_bytes(weights, metadata=named))
-    return group_folder(settings)
+@contextmanager
+def _aside(path: Path) -> Iterator[Path]:
+    """What this process writes before it takes the place of `path`. What is left of it at the end
+    is deleted, and the same of processes of this machine that were killed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mine = f".{path.name}-{platform.node()}-"
+
+    def clear():
+        for left in path.parent.glob(f"{escape(mine)}*"):
+            pid = left.name.removeprefix(mine).split("-")[0]
+            if pid == str(os.getpid()) or not Path("/proc", pid).exists():
+                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+
+    clear()
+    try:
+        yield path.with_name(f"{mine}{os.getpid()}")
+    finally:
+        clear()
+
+
+def _has(path: Path, names: tuple[str, ...]) -> bool:
+    return all((path / name).is_file() for name in names)
+
+
+def load(path: Path, study: str = "original") -> Run:
+    """Read a network. Errors: InputError, when a file of it is missing or damaged."""
+    mend = "delete it and train again, or, if it is of your own code, set MODVAR_OWN to its file"
+    with reading(f"run: {path} cannot be used", mend):
+        settings = Settings.of_saved(json.loads((path / "settings.json").read_text()), study)
+        if (path.parent.name, path.name) != (settings.arm, f"seed-{settings.seed:03d}"):
+            raise ValueError(f"it is of {settings.arm}, seed {settings.seed}")
+        history = pd.read_csv(path / "history.csv", dtype=float).astype({"epoch": int})
+        if list(history) != training.COLUMNS or len(history) != settings.epochs:
+            raise ValueError(f"history.csv is not of {settings.epochs} epochs")
+        provenance = json.loads((path / "provenance.json").read_text())
+        provenance["data"]
+        weights = load_file(path / "weights.safetensors")
+        frames = _parts(load_file(path / FRAMES)) if (path / FRAMES).is_file() else {}
+        run = Run(path, settings, history, weights, provenance, frames)
+        for epochs in (None, *frames):
+            run.network(epochs)
+    return run
 
 
 def published(study: str, **where) -> Iterator[Run]:
@@ -303,100 +311,51 @@ def published(study: str, **where) -> Iterator[Run]:
     where: settings that they have, each a value or a list of values."""
     folder = study_folder(study)
     folder = folder if folder.exists() else data.ROOT / "results" / study
-    wanted = {name: v if isinstance(v, list) else [v] for name, v in where.items()}
     for path in sorted((folder / "groups").glob("*/*/weights.safetensors")):
-        arm, group = path.parts[-3:-1]
-        try:
+        with reading(f"study: {path} cannot be used", "restore it"):
             rows = read_table(path.with_name("runs.csv"), KEYS)
-            for name, values in wanted.items():
-                rows = rows[rows[name].isin(values)]
-            rows = rows.to_dict("records")
-            history = pd.read_csv(path.with_name("history.csv")) if rows else None
+            for name, value in where.items():
+                rows = rows[rows[name].isin(value if isinstance(value, list) else [value])]
+            if rows.empty:
+                continue
             with safe_open(path, "pt") as file:
-                of = file.metadata() or {}
-                if of != {"arm": arm, "group": group}:
-                    raise ValueError(f"it is of {of.get('arm')} {of.get('group')}")
-                for row in rows:
-                    values = {name: row[name] for name in Settings().saved() if name in row}
-                    settings, own = Settings.of_saved(values, study=study), f"{row['seed']}/"
-                    keys = [key for key in file.keys() if key.startswith(own)]
-                    weights = {key.removeprefix(own): file.get_tensor(key) for key in keys}
-                    epochs = history[history["seed"] == row["seed"]][training.COLUMNS]
-                    run = Run(path.parent, settings, epochs.reset_index(drop=True), weights, row)
-                    run.network()
-                    yield run
-        except UNUSABLE as error:
-            raise InputError(f"study: {path} cannot be used ({_why(error)}); restore it") from None
+                if file.metadata() != {"arm": path.parts[-3], "group": path.parts[-2]}:
+                    raise ValueError(f"it is of {file.metadata()}")
+            every = pd.read_csv(path.with_name("history.csv")).groupby("seed")[training.COLUMNS]
+            weights = _parts(load_file(path))
+            for row in rows.to_dict("records"):
+                settings = Settings.of_saved(row, study)
+                history = every.get_group(settings.seed).reset_index(drop=True)
+                run = Run(path.parent, settings, history, weights[settings.seed], row)
+                run.network()
+                yield run
 
 
 def read_table(path: Path, keys: list[str], others: list[str] = ()) -> pd.DataFrame:
     """A table of a group; keys: columns that tell its rows apart, others: more that it must have.
     Errors: InputError, when it is damaged or of another arm."""
-    try:
-        part = pd.read_csv(
+    with reading(f"study: {path} is damaged", "restore or delete its group"):
+        table = pd.read_csv(
             path,
             dtype=dict.fromkeys(TEXT, str),
             keep_default_na=False,
             na_values=[""],
             low_memory=False,
         )
-        if part.empty:
+        if table.empty:
             raise ValueError("it has no rows")
         for name in (*keys, *others):
-            if name not in part:
+            if name not in table:
                 raise ValueError(f"it has no column {name}")
-            if name not in TEXT and not pd.api.types.is_numeric_dtype(part[name]):
+            if name not in TEXT and not pd.api.types.is_numeric_dtype(table[name]):
                 raise ValueError(f"{name} has text where numbers belong")
-        if not path.read_bytes().endswith(b"\n") or part[keys].isna().any(axis=None):
+        if not path.read_bytes().endswith(b"\n") or table[keys].isna().any(axis=None):
             raise ValueError("a line is cut short")
-        arms = part[KEYS[:-1]].astype(str).drop_duplicates().agg("-".join, axis=1)
+        arms = table[KEYS[:-1]].drop_duplicates().agg("-".join, axis=1)
         names = [arm.removesuffix("-default") for arm in arms]
         if names != [path.parent.parent.name] or not re.fullmatch(r"[\w.-]+", names[0]):
             raise ValueError(f"it is of {' and '.join(names)}")
-    except (ValueError, OSError) as error:
-        raise InputError(
-            f"study: {path} is damaged ({_why(error)}); restore or delete its group"
-        ) from None
-    return part.fillna({"note": ""})
-
-
-def load(path: Path, study: str = "original") -> Run:
-    """Read a network. Errors: InputError, which names the file that is missing or damaged."""
-    mend, name = "delete the folder and train again", FILES[0]
-    try:
-        for name in FILES:
-            if not (path / name).is_file():
-                raise ValueError("it is missing")
-        name = "settings.json"
-        settings = Settings.of_saved(json.loads((path / name).read_text()), study=study)
-        if (path.parent.name, path.name) != (settings.arm, run_folder(settings).name):
-            raise ValueError(f"it belongs in {settings.arm}/{run_folder(settings).name}")
-        name, epochs = "history.csv", list(range(settings.epochs))
-        history = pd.read_csv(path / name, dtype=float).astype({"epoch": int})
-        if list(history) != training.COLUMNS or list(history["epoch"]) != epochs:
-            columns = ", ".join(training.COLUMNS)
-            raise ValueError(f"allowed: columns {columns}, epochs 0 to {settings.epochs - 1}")
-        name = "provenance.json"
-        provenance = {**json.loads((path / name).read_text())}
-        if "data" not in provenance or not provenance.keys().isdisjoint(settings.saved()):
-            raise ValueError(f"it has {', '.join(provenance) or 'nothing'}")
-        name = "weights.safetensors"
-        run = Run(path, settings, history, load_file(path / name), provenance)
-        run.network()
-        name, shapes = FRAMES, {k: weight.shape for k, weight in run.weights.items()}
-        for frame in run.frames.values():
-            if {k: weight.shape for k, weight in frame.items()} != shapes:
-                raise ValueError("weights of another architecture")
-    except UNUSABLE as error:
-        why = _why(error)
-        if why.startswith(("architecture: got", "regime: got")):
-            mend = f"if that is of your own, set MODVAR_OWN to its file; else {mend}"
-        raise InputError(f"run: {path / name} cannot be used ({why}); {mend}") from None
-    return run
-
-
-def _why(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+    return table.fillna({"note": ""})
 
 
 def paths(study: str) -> list[Path]:
@@ -410,13 +369,13 @@ def provenance(trained: Trained) -> dict:
     """Where a network came from."""
     git = ["git", "-C", data.ROOT, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     said = subprocess.run(git, capture_output=True, text=True).stdout if shutil.which("git") else ""
-    commit, dirty = said.strip().removesuffix("-dirty"), said.strip().endswith("-dirty")
+    commit, dirty, _ = said.strip().partition("-dirty")
     cpus = Path("/proc/cpuinfo").read_text() if os.path.exists("/proc/cpuinfo") else ""
     model = re.search(r"model name\s*: (.*)", cpus)
     packages = ("torch", "torchvision", "numpy", "pandas", "scipy")
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "git": {"commit": commit, "dirty": dirty} if commit else None,
+        "git": {"commit": commit, "dirty": bool(dirty)} if commit else None,
         "python": platform.python_version(),
         "versions": {name: version(name) for name in packages},
         "device": trained.device,
@@ -432,13 +391,12 @@ def provenance(trained: Trained) -> dict:
 def tables(networks: list[Run]) -> dict[str, pd.DataFrame]:
     """What is known of networks before they are measured: `runs`, settings and provenance, and
     `history`, a row per epoch."""
-    rows = []
+    rows, histories = [], []
     for run in networks:
         origin = {name: value for name, value in run.provenance.items() if name != "files"}
-        checksums = hashlib.sha256(_json(origin["data"])).hexdigest()
-        origin["data"] = checksums[:12]  # one for all files
+        origin["data"] = hashlib.sha256(_json(origin["data"])).hexdigest()[:12]  # one for all files
         rows.append(pd.DataFrame([run.settings.saved()]).join(pd.json_normalize(origin)))
-    histories = [run.history.assign(**run.key)[[*KEYS, *run.history.columns]] for run in networks]
+        histories.append(run.history.assign(**run.key)[[*KEYS, *run.history.columns]])
     parts = {"runs": rows, "history": histories}
     return {name: pd.concat(part, ignore_index=True) for name, part in parts.items()}
 

@@ -1,16 +1,16 @@
 """Settings of an experiment: frozen, checked, saved with every run. The same names in notebooks,
 config files and tables."""
 
-import re
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from modvar_lib import architectures, calibration  # noqa: F401 (architectures registers its own)
 from modvar_lib.data import DATASETS, RESERVED
-from modvar_lib.errors import InputError, lookup, shown
+from modvar_lib.errors import InputError, lookup
 from modvar_lib.goals import REGIMES, Schedule, whole_number
 from modvar_lib.models import ARCHITECTURES, OPTIMIZERS
 
@@ -22,48 +22,37 @@ REGISTRIES = {
 }
 BESIDES = dict.fromkeys([*calibration.COPIES, "seen", "clusterability", "transfer"])
 NOT_SAVED = {"study", "device", "frames", "also", "seeds"}  # they do not determine a run
-SEEDS = "whole numbers from 0 to 2147483647, each once, as a list or as text such as 0-3 or 0,2,5"
 MAX_SEEDS = 100_000
 NAME = "^[A-Za-z0-9][A-Za-z0-9._]{0,99}$"
-STUDY = NAME.replace("]{", "-]{")
-LETTERS = "up to 100 letters, digits, '.' and '_', first a letter or digit"
-ALSO = f"names among {', '.join(BESIDES)}, with commas between"
-FINITE = {"allow_inf_nan": False}
 
 
 class Settings(Schedule):
     """Everything an experiment depends on. The comment on each default says why it is the
-    default."""
+    default. Errors: InputError, for a value that is not allowed."""
 
-    study: str = Field("original", pattern=STUDY, description=f"{LETTERS}, or '-' within")
+    model_config = ConfigDict(allow_inf_nan=False)
+    study: str = Field("original", pattern=NAME.replace("]{", "-]{"))
     dataset: str = "MNIST"  # as the original
     architecture: str = "mlp"  # the original does not say; the plainest
     regime: str = "fixed"
-    variant: str = Field("default", pattern=NAME, description=LETTERS)
-    seeds: tuple[int, ...] = Field((0,), description=SEEDS)
+    variant: str = Field("default", pattern=NAME)
+    seeds: tuple[int, ...] = (0,)
     pairs_per_epoch: int = whole_number(60_000)  # one pair for each training digit
     batch_size: int = whole_number(256)  # not stated; an ordinary choice
     optimizer: str = "adam"  # not stated; the usual one
-    learning_rate: float = Field(1e-3, gt=0, **FINITE, description="a number above 0")  # Adam's
-    standardise: bool = Field(False, description="True or False")  # the original's change size
-    penalty: float = Field(0.0, ge=0, **FINITE, description="a number from 0")  # as the original
+    learning_rate: float = Field(1e-3, gt=0)  # Adam's
+    standardise: bool = False  # the original's goals change their size
+    penalty: float = Field(0.0, ge=0)  # as the original
     test_pairs: int = whole_number(5_000, 2)  # standard error of R² below 0.005
     frames: int = whole_number(0, 0, 10_000)  # about so many are kept; they change nothing
-    also: str = Field("", description=ALSO)  # measured besides
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    also: str = ""  # names among BESIDES, with commas: measured besides
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")
 
     def __init__(self, **values: Any):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise InputError(_one_line(error.errors()[0], type(self))) from None
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _bool_where_asked(cls, value, info):
-        if isinstance(value, bool) != (info.field_name == "standardise"):
-            raise ValueError(_got(info.field_name, value, cls))
-        return value
+            raise input_error(error) from None
 
     @field_validator(*REGISTRIES)
     @classmethod
@@ -81,33 +70,25 @@ class Settings(Schedule):
     @field_validator("seeds", mode="before")
     @classmethod
     def _seeds(cls, value):
-        try:
-            return parse_seeds(value)
-        except (TypeError, ValueError):
-            raise ValueError(_got("seeds", value, cls)) from None
+        return parse_seeds(value)
 
     @field_validator("device")
     @classmethod
     def _device(cls, value):
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
-            raise ValueError(_got("device", value, cls))
         count = torch.cuda.device_count()
         if value.startswith("cuda") and int(value[5:] or 0) >= count:
-            raise ValueError(
-                f"device: got {value!r}; allowed here: auto, cpu (CUDA devices there are: {count})"
-            )
+            raise InputError(f"device: got {value}, of {count} CUDA devices; allowed: auto, cpu")
         return value
 
     @model_validator(mode="after")
     def _final_phase(self):
-        allowed = f"a whole number from 0 to epochs, which is {self.epochs}"
-        if self.final_epochs == self.epochs and REGIMES[self.regime].ends_on_the_sum:
-            allowed = (
-                f"fewer than epochs, which is {self.epochs}, or {self.regime} would never vary"
+        most = self.epochs - REGIMES[self.regime].ends_on_the_sum  # or it would never vary
+        if self.final_epochs > most:
+            raise InputError(
+                f"final_epochs: got {self.final_epochs}; allowed: 0 to {most}, of {self.epochs} "
+                f"epochs in the regime {self.regime}"
             )
-        elif self.final_epochs <= self.epochs:
-            return self
-        raise ValueError(f"final_epochs: got {self.final_epochs}; allowed: {allowed}")
+        return self
 
     @property
     def torch_device(self) -> str:
@@ -138,13 +119,24 @@ class Settings(Schedule):
         (seed,) = self.seeds
         return seed
 
+    def of(self, seeds: tuple[int, ...]) -> "Settings":
+        """The same, of other seeds."""
+        return self.model_copy(update={"seeds": seeds})
+
     def runs(self) -> "list[Settings]":
         """The settings of each single network."""
-        return [self.model_copy(update={"seeds": (seed,)}) for seed in self.seeds]
+        return [self.of((seed,)) for seed in self.seeds]
 
     def saved(self) -> dict[str, Any]:
         """What determines one network, as it is written beside it."""
         return {**self.model_dump(exclude=NOT_SAVED), "seed": self.seed}
+
+    @classmethod
+    def of_saved(cls, values: dict, study: str = "original") -> "Settings":
+        """Those of a network that was saved, or of a row of a table; what did not exist when it was
+        trained has its default. Errors: InputError."""
+        known = {name: values[name] for name in cls().saved() if name in values}
+        return cls(seeds=known.pop("seed", 0), study=study, **known)
 
     def refuse_other(self, saved: dict[str, Any], folder: Path) -> None:
         """Raise InputError unless networks that are in a folder were trained with these
@@ -157,43 +149,33 @@ class Settings(Schedule):
                     "a config file) or variant, or delete that folder"
                 )
 
-    @classmethod
-    def of_saved(cls, values: dict, **others) -> "Settings":
-        """Those of a network that was saved; what did not exist when it was trained has its
-        default. Errors: InputError."""
-        values = {"seeds" if name == "seed" else name: value for name, value in values.items()}
-        return cls(**values, **others)
-
 
 def parse_seeds(value: Any) -> tuple[int, ...]:
-    """(0, 1, 2, 3) from "0-3", [0, 1, 2, 3], range(4); ValueError or TypeError for anything
-    else."""
-    if isinstance(value, str):
-        spans = [re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part) for part in value.split(",")]
-        if not all(spans):
-            raise ValueError
-        ends = [(int(span[1]), int(span[2] or span[1])) for span in spans]
-        steps = [last - first for first, last in ends]
-        if min(steps) < 0 or sum(steps) > MAX_SEEDS:
-            raise ValueError
-        value = [seed for first, last in ends for seed in range(first, last + 1)]
-    seeds = (value,) if isinstance(value, int) else tuple(value)
-    whole = all(type(seed) is int and 0 <= seed < RESERVED for seed in seeds)
-    if not whole or not 0 < len(seeds) <= MAX_SEEDS or len(set(seeds)) < len(seeds):
-        raise ValueError
-    return seeds
-
-
-def _got(field: str, value: Any, model: type[Settings]) -> str:
-    return (
-        f"{field}: got {shown(value)}; allowed: {model.model_fields[field].description or 'text'}"
+    """(0, 1, 2, 3) from "0-3", "0,1,2-3", [0, 1, 2, 3] or range(4). Errors: InputError."""
+    got = value
+    try:
+        if isinstance(value, str):
+            ends = [[int(end) for end in part.split("-")] for part in value.split(",")]
+            spans = [range(first, last + 1) for first, *_, last in (e * 2 for e in ends)]
+            value = chain(*spans) if all(spans) else ()
+        seeds = (value,) if isinstance(value, int) else tuple(islice(value, MAX_SEEDS + 1))
+        whole = all(type(seed) is int and 0 <= seed < RESERVED for seed in seeds)
+        if whole and 0 < len(set(seeds)) == len(seeds) <= MAX_SEEDS:
+            return seeds
+    except (TypeError, ValueError):
+        pass
+    raise InputError(
+        f"seeds: got {got!r:.200}; allowed: whole numbers from 0 to {RESERVED - 1}, each once, as a "
+        "list or as text such as 0-3 or 0,2,5"
     )
 
 
-def _one_line(error: dict, model: type[Settings]) -> str:
-    if error["type"] == "value_error":  # a message of ours
-        return str(error["ctx"]["error"])
-    field = str(error["loc"][0])
-    if error["type"] == "extra_forbidden":
-        lookup(model.model_fields, "unknown parameter", field)  # which fails
-    return _got(field, error["input"], model)
+def input_error(error: ValidationError) -> InputError:
+    """The first of what pydantic refuses, as one line."""
+    first = error.errors()[0]
+    if first["type"] == "value_error":  # a line of ours
+        return InputError(str(first["ctx"]["error"]))
+    name, allowed = str(first["loc"][0]), first["msg"].removeprefix("Input should be ")
+    if first["type"] == "extra_forbidden":
+        lookup(Settings.model_fields, "unknown parameter", name)  # which fails
+    return InputError(f"{name}: got {first['input']!r:.200}; allowed: {allowed}")
