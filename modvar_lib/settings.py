@@ -77,7 +77,8 @@ class Settings(Schedule):
     def _device(cls, value):
         count = torch.cuda.device_count()
         if value.startswith("cuda") and int(value[5:] or 0) >= count:
-            raise InputError(f"device: got {value}, of {count} CUDA devices; allowed: auto, cpu")
+            here = f"auto, cpu (CUDA devices there are: {count})"
+            raise InputError(f"device: got {value!r}; allowed: {here}")
         return value
 
     @model_validator(mode="after")

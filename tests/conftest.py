@@ -8,7 +8,7 @@ import pytest
 import torch
 from xdist.scheduler import LoadFileScheduling
 
-from modvar_lib import data, models
+from modvar_lib import data, goals, metrics, models
 from modvar_lib.settings import Settings
 
 SIZES = {
@@ -94,6 +94,17 @@ def results(tmp_path, monkeypatch):
     """An empty results folder of the test's own."""
     monkeypatch.setenv("MODVAR_RESULTS", str(tmp_path / "results"))
     return tmp_path / "results"
+
+
+@pytest.fixture
+def registries():
+    """Regimes, architectures and measures that a test registers are forgotten after it."""
+    registered = goals.REGIMES, models.ARCHITECTURES, metrics.METRICS
+    before = [dict(registry) for registry in registered]
+    yield
+    for registry, entries in zip(registered, before):
+        registry.clear()
+        registry.update(entries)
 
 
 @pytest.fixture(scope="session")

@@ -17,157 +17,94 @@ import pytest
 import torch
 from torch import nn
 
-from modvar_lib import (
-    calibration,
-    data,
-    goals,
-    metrics,
-    models,
-    notebook,
-    runs,
-    settings,
-    training,
-)
+from modvar_lib import calibration, data, goals, metrics, models, notebook, runs, settings, training
 from modvar_lib.analysis import study
 from modvar_lib.config import read_config
 from modvar_lib.errors import InputError, command, one_line
 from modvar_lib.metrics.subject import Subject
 from modvar_lib.settings import Settings
 
-WHOLE, NAME = "a whole number from 1", "letters, digits"
+WHOLE, NAME, TEXT = "greater than or equal to 1", "match pattern", [None, True, 3]
+SEEDS = ["0-", "a-b", "3-1", "3,3", "", "0-99999999999,99999999999-0", "3-1,5", -1, 2**31, 0.5]
 BAD = {  # parameter of notebooks and config files: (values, what the line says is allowed)
-    "study": (["", "../etc", "$(touch x)", "a/b", "x" * 101, 7], NAME),
+    "study": (["", "../etc", "$(touch x)", "a/b", "x" * 101], NAME),
     "dataset": (["mnist"], "MNIST, FashionMNIST, KMNIST"),
     "architecture": (["mpl"], "(did you mean mlp?)"),
     "regime": (["vary"], "(did you mean varying?)"),
     "variant": (["", "a/b", "a-b", "no spaces"], NAME),
-    "seeds": (
-        [
-            "0-",
-            "a-b",
-            "3-1",
-            "3,3",
-            "",
-            "0-99999999999,99999999999-0",
-            -1,
-            2**31,
-            0.5,
-            [0, "1"],
-            [],
-            True,
-            None,
-        ],
-        "whole numbers from 0 to 2147483647, each once",
-    ),
-    "epochs": ([0, "ten", 1.5, True, None, 10**18], WHOLE),
-    "period": ([0, None], WHOLE),
-    "final_epochs": ([-1, 101, "all"], "from 0 to epochs"),
-    "max_coefficient": ([0], WHOLE),
-    "pairs_per_epoch": ([0, "6e4"], WHOLE),
-    "batch_size": ([-5, True], WHOLE),
+    "seeds": ([*SEEDS, [0, "1"], [], True, None], "whole numbers from 0 to 2147483647, each once"),
+    "epochs": ([0], WHOLE),
+    "period": ([0], WHOLE),
+    "final_epochs": ([-1], "greater than or equal to 0"),
+    "pairs_per_epoch": (["6e4", 1.5], "a valid integer"),
+    "batch_size": ([-5], WHOLE),
+    "max_coefficient": ([10**18], "less than or equal to 1000000000"),
     "optimizer": (["adamw"], "adam, sgd"),
-    "learning_rate": ([0, "fast", -1e-3, float("nan"), float("inf")], "a number above 0"),
-    "standardise": (["maybe", 1], "True or False"),
-    "penalty": ([-0.1, "none", float("nan")], "a number from 0"),
-    "test_pairs": ([1], "a whole number from 2"),
-    "frames": ([-1, "each", 10**18], "a whole number from 0 to 10000"),
-    "also": (
-        ["everything", "seen,turned"],
-        "untrained, shuffled, rotated, shifted, seen, clusterability, transfer",
-    ),
-    "device": (["gpu", "cuda:99", None], "auto, cpu"),
+    "learning_rate": ([0, -1e-3, float("nan"), float("inf"), "fast"], ""),
+    "standardise": (["maybe", 2], "a valid boolean"),
+    "penalty": ([-0.1], "greater than or equal to 0"),
+    "test_pairs": ([1], "greater than or equal to 2"),
+    "frames": ([10**18], "less than or equal to 10000"),
+    "also": (["everything"], "untrained, shuffled, rotated, shifted, seen, "),
+    "device": (["gpu", "cuda:x"], "auto|cpu"),
 }
-TEXT = [
-    (name, value, "text")
-    for name in ("dataset", "architecture", "regime", "optimizer")
-    for value in (None, True, 3)
-]
-PARAMETERS = [
-    (name, value, allowed) for name, (values, allowed) in BAD.items() for value in values
-] + TEXT
+PARAMETERS = [(name, v, allowed) for name, (values, allowed) in BAD.items() for v in values]
+PARAMETERS += [(name, v, "a valid string") for name in settings.REGISTRIES for v in TEXT]
+PARAMETERS += [("device", "cuda:99", "auto, cpu"), ("final_epochs", 101, "0 to 100, of 100 epochs")]
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "allowed"), PARAMETERS, ids=[f"{n}={v!r:.20}" for n, v, _ in PARAMETERS]
-)
+@pytest.mark.parametrize(("name", "value", "allowed"), PARAMETERS)
 def test_of_a_parameter(name, value, allowed):
-    for make in (
-        Settings,
-        notebook.settings,
-        lambda **values: read_config({**values, "group_size": 1}),
-    ):
+    for make in (Settings, notebook.settings, lambda **values: read_config(values)):
         with pytest.raises(InputError) as caught:
             make(**{name: value})
         line = str(caught.value)
-        got = "turned" if value == "seen,turned" else value
-        assert (
-            line.startswith(f"{name}: got {got!r}; allowed")
-            and allowed in line
-            and "\n" not in line
-        )
+        assert line.startswith(f"{name}: got {value!r:.200}; allowed: ") and "\n" not in line
+        assert allowed in line.partition("; allowed: ")[2]
 
 
-@pytest.mark.parametrize(
-    "regime", sorted(name for name, function in goals.REGIMES.items() if function.ends_on_the_sum)
-)
+VARY = sorted(name for name, function in goals.REGIMES.items() if function.ends_on_the_sum)
+
+
+@pytest.mark.parametrize("regime", VARY)
 def test_of_a_regime_without_one_epoch_of_its_own(regime):
-    with pytest.raises(
-        InputError,
-        match=rf"^final_epochs: got 10; allowed: fewer than epochs, which is 10, or {regime} ",
-    ):
+    with pytest.raises(InputError, match=r"^final_epochs: got 10; allowed: 0 to 9, of 10 epochs"):
         Settings(regime=regime, epochs=10, final_epochs=10)
 
 
+BOMB = {"period": list(range(1, 99)), "epochs": [9] * 9999}
+TWICE = "arms: got original MNIST-mlp-fixed again, or"
 CONFIGS = [
-    ({"group_size": "8"}, "group_size: got '8'; allowed: a whole number from 1"),
-    ({"group_size": 0}, "group_size: got 0; allowed: a whole number from 1"),
-    ({"group_size": True}, "group_size: got True; allowed: a whole number from 1"),
-    ({"arms": "mlp"}, "arms: got 'm"),
-    ({"arms": ["varying"]}, "arms: got 'varying'; allowed: names of settings"),
-    ({"arms": []}, "config: got {'arms': []}; allowed: a value of each setting, or more"),
-    (
-        {"arms": [{"period": [1, 2]}]},
-        "arms: original MNIST-mlp-fixed is there 2 times; allowed: each once",
-    ),
-    (
-        {"arms": [{"study": "a"}, {"study": "b", "regime": "varying"}]},
-        "arms: b MNIST-mlp-varying is there 1 times; allowed: each",
-    ),
-    ({"regime": []}, "config: got {'regime': []}; allowed: a value of each setting, or more"),
+    ({"group_size": "eight"}, "group_size: got 'eight'; allowed: a valid integer"),
+    ({"group_size": 0}, "group_size: got 0; allowed: greater than 0"),
+    ({"arms": "mlp"}, "arms: got 'mlp'; allowed: a valid list"),
+    ({"arms": ["varying"]}, "arms: got 'varying'; allowed: a valid dictionary"),
+    ({"arms": []}, "config: got no arm; allowed: a value of each setting, or more"),
+    ({"regime": []}, "config: got no arm; allowed: "),
+    ({"arms": [{"period": [1, 2]}]}, TWICE),
+    (BOMB, TWICE),
+    ({"arms": [{"study": "a"}, {"study": "b", "regime": "varying"}]}, "arms: got b MNIST-mlp-v"),
     ({"regime": {"a": 1}}, "regime: got {'a': 1}; allowed: "),
     ({"regime": ["fixed", "fixd"]}, "regime: got 'fixd'; allowed: fixed, varying"),
+    ({"also": "seen,turned"}, "also: got 'turned'; allowed: untrained, shuffled, rotated, "),
     ({"regmie": "fixed"}, "unknown parameter: got 'regmie'; allowed: "),
     ({"__use_yte__": True, "?x": 1}, "unknown parameter: got '__use_yte__'; allowed: "),
-    (
-        {"epochs": 10, "final_epochs": 11},
-        "final_epochs: got 11; allowed: a whole number from 0 to epochs, which is 10",
-    ),
-    ({"seeds": "0-2x"}, "seeds: got '0-2x'; allowed: whole numbers"),
-    ({"notebooks": "04_analysis"}, "notebooks: got '04_analysis'; allowed: a list of "),
-    ({"notebooks": ["04_analyses"]}, "notebooks: got '04_analyses'; allowed: 04_analysis, "),
+    ({"epochs": 10, "final_epochs": 11}, "final_epochs: got 11; allowed: 0 to 10, of 10 epochs"),
+    ({"notebooks": "04_analysis"}, "notebooks: got '04_analysis'; allowed: a valid list"),
     ({"notebooks": ["02_train"]}, "notebooks: got '02_train'; allowed: 04_analysis, "),
-    (
-        {"notebooks": ["04_analysis"] * 2},
-        "notebooks: got ['04_analysis', '04_analysis']; allowed: a list of ",
-    ),
-    ({"arms": [{1: 2}]}, "arms: got {1: 2}; allowed: names of settings with their values"),
-    ({"period": list(range(1, 99)), "epochs": [9] * 9999}, "arms: got too many; allowed: 100000 "),
-    ({"seeds": "0-99999", "arms": [{}, {"regime": "varying"}], "group_size": 1}, "seeds: got too"),
-    ({"epochs": 16**9999}, "epochs: got a int too long to show; allowed: "),
-    ({1: 2}, "config: got {1: 2}; allowed: names of settings with their values"),
+    ({"arms": [{1: 2}]}, "arms: got 1; allowed: a valid string"),
+    ({"seeds": "0-99999", "regime": ["fixed", "varying"], "group_size": 1}, "arms: got too many"),
+    ({1: 2}, "1: got 1; allowed: Keys should be strings"),
     ("nowhere.yaml", "config: nowhere.yaml cannot be read (there is no such file"),
 ]
 
 
-@pytest.mark.parametrize(("config", "start"), CONFIGS, ids=[start[:40] for _, start in CONFIGS])
+@pytest.mark.parametrize(("config", "start"), CONFIGS)
 def test_of_a_config(config, start):
     with pytest.raises(InputError) as caught:
         read_config(config)
-    assert (
-        str(caught.value).startswith(start)
-        and "; allowed: " in str(caught.value)
-        and "\n" not in str(caught.value)
-    )
+    line = str(caught.value)
+    assert line.startswith(start) and "; allowed: " in line and "\n" not in line
 
 
 def bomb(of: str) -> str:
@@ -177,24 +114,11 @@ def bomb(of: str) -> str:
 
 
 TEXTS = [
-    "study: [",
-    "- 1\n- 2\n",
-    "just text",
-    "",
-    "a: &a [*a]\n",
-    "study: a\nstudy: \x00\n",
-    "1: 2",
-    "? [a]\n: b",
-    "study: a\nstudy: b",
-    "arms: [{period: 1, period: 2}]",
-    "study: 2026-99-99",
-    "epochs: 0x_",
-    "epochs: !!int abc",
-    "arms: !!map abc",
-    "study: " + "[" * 20_000,
-    "study: " + "a" * 10**6,
+    *("study: [", "- 1\n- 2\n", "just text", "", "a: &a [*a]\n", "study: a\nstudy: \x00\n", "1: 2"),
+    *("? [a]\n: b", "study: a\nstudy: b", "arms: [{period: 1, period: 2}]", "study: 2026-99-99"),
+    *("epochs: 0x_", "epochs: !!int abc", "arms: !!map abc", "study: \udcff\udcfe"),
+    *("study: " + "[" * 20_000, "study: " + "- " * 20_000, "study: " + "a" * 10**6),
     *(bomb(of) for of in ("[{}]", "{{a: 1, <<: [{}]}}", "{{a: [{}]}}")),
-    "study: \udcff\udcfe",  # not UTF-8
 ]
 
 
@@ -217,20 +141,6 @@ def test_of_what_is_no_file(tmp_path):
 
 
 @pytest.fixture
-def registries(monkeypatch):
-    """Registries to put one's own into."""
-    for name, module, registry in (
-        ("regime", goals, "REGIMES"),
-        ("architecture", models, "ARCHITECTURES"),
-    ):
-        mine = dict(getattr(module, registry))
-        monkeypatch.setattr(module, registry, mine)
-        monkeypatch.setitem(settings.REGISTRIES, name, mine)
-        monkeypatch.setattr(settings, registry, mine)
-    monkeypatch.setattr(metrics, "METRICS", dict(metrics.METRICS))
-
-
-@pytest.fixture
 def subject():
     digits = data.Digits(torch.zeros(20, 784, dtype=torch.uint8), torch.arange(20) % 10)
     return Subject(models.initial("mlp", 0), (digits, digits), torch.zeros(2, 4, dtype=torch.long))
@@ -246,33 +156,26 @@ def own_architecture(subject):
     runs.complete(Settings(study="own", architecture="wide", epochs=1))
 
 
-def own_regime(subject):
-    @goals.regime
-    def short(epoch, seed, schedule):
-        return goals.SUM[:9]
+def own_regime(last_good: int, wrong):
+    """One whose goal is wrong from an epoch on."""
 
-    training.train(Settings(regime="short", epochs=1), (subject.digits, subject.digits))
+    def call(subject):
+        @goals.regime
+        def mine(epoch, seed, schedule):
+            return wrong if epoch > last_good else goals.SUM
 
+        sizes = {"epochs": 3, "pairs_per_epoch": 20, "test_pairs": 20, "device": "cpu"}
+        training.train(Settings(regime="mine", **sizes), (subject.digits, subject.digits))
 
-def late_regime(subject):
-    """Right in epoch 0, wrong after."""
-
-    @goals.regime
-    def late(epoch, seed, schedule):
-        return goals.SUM * np.float32("nan" if epoch == 1 else 1)
-
-    sizes = {"epochs": 3, "pairs_per_epoch": 20, "test_pairs": 20, "device": "cpu"}
-    training.train(Settings(regime="late", **sizes), (subject.digits, subject.digits))
+    return call
 
 
-def own_measure(rows):
-    def measure(subject):
-        metrics.METRICS["mine"] = metrics.Metric(
-            lambda subject: rows, {"mine": metrics.Property(0, 1, ())}
-        )
-        metrics.measure_network(subject)
+def own_measure(**row):
+    def call(subject):
+        properties = {"mine": metrics.Property(0, 1, ())}
+        metrics.measure_network(subject, {"mine": metrics.Metric(lambda _: [row], properties)})
 
-    return measure
+    return call
 
 
 def not_finite(subject):
@@ -285,22 +188,14 @@ CALLS = [  # of public functions, and how the line starts
     (lambda s: data.digits("mnist"), "dataset: got 'mnist'; allowed: MNIST"),
     (lambda s: data.digits("KMNIST"), "dataset: "),
     (lambda s: data.fetch("EMNIST"), "dataset: got 'EMNIST'; allowed: MNIST"),
+    (lambda s: data.fetch("OneHot"), "dataset: got 'OneHot'; allowed: MNIST"),
     (lambda s: goals.goal("vary", 0, 0, Settings()), "regime: got 'vary'; allowed: fixed, varying"),
-    (
-        lambda s: goals.regime(lambda epoch: goals.SUM),
-        "regime: <lambda> takes (epoch); allowed: (epoch, seed, schedule)",
-    ),
-    (own_regime, "regime: short gives an array of shape (9, 10)"),
-    (late_regime, "regime: late gives targets that are not finite"),
-    (
-        lambda s: models.initial("perceptron", 0),
-        "architecture: got 'perceptron'; allowed: mlp, cnn",
-    ),
+    (lambda s: goals.regime(lambda epoch: goals.SUM), "regime: <lambda> takes (epoch); allowed: "),
+    (own_regime(-1, goals.SUM[:9]), "regime: mine gives an array of shape (9, 10)"),
+    (own_regime(0, goals.SUM * np.float32("nan")), "regime: mine gives targets that are not"),
+    (lambda s: models.initial("perceptron", 0), "architecture: got 'perceptron'; allowed: mlp, "),
     (own_architecture, "architecture: wide has layers "),
-    (
-        lambda s: runs.load(Path("nowhere")),
-        "run: nowhere/settings.json cannot be used (it is missing)",
-    ),
+    (lambda s: runs.load(Path("nowhere")), "run: nowhere cannot be used ([Errno 2] No such file"),
     (lambda s: runs.paths("nothing"), "study: 'nothing' has no networks"),
     (lambda s: runs.paths("../.."), "study: got '../..'; allowed: "),
     (lambda s: study.table("nothing", "measures"), "study: 'nothing' has no "),
@@ -308,15 +203,9 @@ CALLS = [  # of public functions, and how the line starts
     (lambda s: study.write(None, "a/b", "x.csv"), "study: got 'a/b'; allowed: "),
     (lambda s: s.sides("hidden9"), "layer: got 'hidden9'; allowed: hidden1, hidden2"),
     (lambda s: calibration.rotated(s.network, "hidden9"), "layer: got 'hidden9'; allowed: hidden1"),
-    (
-        lambda s: calibration.shifted(s.network, "readout", 1.0),
-        "layer: got 'readout'; allowed: hidden1",
-    ),
-    (
-        own_measure([{"value": 1}]),
-        "measure: mine gives {'value': 1}; allowed: rows of layer, side, measure, value, note",
-    ),
-    (own_measure([OTHER]), "measure: mine gives {'layer': 'all'"),
+    (lambda s: calibration.shifted(s.network, "readout", 1.0), "layer: got 'readout'; allowed: "),
+    (own_measure(value=1), "measure: mine gives {'value': 1}; allowed: rows of layer, side, meas"),
+    (own_measure(**OTHER), "measure: mine gives {'layer': 'all'"),
     (not_finite, "network: got weights that are not finite; allowed: finite weights"),
 ]
 
@@ -326,34 +215,21 @@ def test_of_a_function(registries, results, subject, call, start):
     with pytest.raises(InputError) as caught:
         call(subject)
     line = str(caught.value)
-    assert (
-        line.startswith(start)
-        and "\n" not in line
-        and re.search("allowed|put it|measure|train", line)
-    )
-    assert not results.exists()
+    assert line.startswith(start) and "\n" not in line
+    assert re.search("allowed|put the|measure|train", line) and not results.exists()
 
 
-ERRORS = [
-    (
-        OSError(28, "No space left on device", "a.csv"),
-        "files: a.csv: No space left on device; allowed: ",
-    ),
-    (
-        PermissionError(13, "Permission denied", "a"),
-        "files: a: Permission denied; allowed: folders that you may write",
-    ),
+MENDABLE = [
+    (OSError(28, "No space left on device", "a"), "files: a: No space left on device; allowed: "),
+    (PermissionError(13, "Permission denied", "a"), "files: a: Permission denied; allowed: "),
     (NotADirectoryError(20, "Not a directory", "a"), "files: a: Not a directory; allowed: "),
-    (MemoryError(), "memory: it ran out; allowed: fewer seeds"),
-    (
-        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
-        "memory: it ran out",
-    ),
+    (MemoryError(), "memory: it ran out; allowed: a smaller group_size or batch_size"),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "memory: it ran out"),
     (InputError("x: got 1; allowed: 2"), "x: got 1; allowed: 2"),
 ]
 
 
-@pytest.mark.parametrize(("error", "start"), ERRORS, ids=[start[:30] for _, start in ERRORS])
+@pytest.mark.parametrize(("error", "start"), MENDABLE)
 def test_of_what_a_user_can_mend(error, start):
     def fail():
         raise error
@@ -363,55 +239,25 @@ def test_of_what_a_user_can_mend(error, start):
         command(fail)
 
 
-@pytest.mark.parametrize(
-    "error", [KeyError("a"), RuntimeError("shapes"), OSError(2, "No such file", "a")], ids=repr
-)
+@pytest.mark.parametrize("error", [KeyError("a"), RuntimeError("shapes"), OSError(2, "None", "a")])
 def test_other_errors_are_shown_whole(error):
     assert one_line(error) is None
 
 
+PAPERMILL = ["-m", "papermill", "--no-progress-bar", "notebooks/02_train.ipynb", os.devnull, "-p"]
 COMMANDS = [  # as a user types them, and a part of the one line
-    (
-        "papermill",
-        ["-p", "regmie", "varying"],
-        "unknown parameter: got 'regmie'; allowed: epochs, period, ",
-    ),
-    (
-        "papermill",
-        ["-p", "notebook", "3"],
-        "unknown parameter: got 'notebook'; allowed: epochs, period, ",
-    ),
-    (
-        "papermill",
-        ["-p", "epochs", "10", "-p", "final_epochs", "10", "-p", "regime", "varying"],
-        "final_epochs: got 10; allowed: ",
-    ),
-    (
-        ["-m", "modvar_lib.config", "config/papr.yaml"],
-        [],
-        "config: config/papr.yaml cannot be read",
-    ),
-    (["-m", "modvar_lib.data", "SVHN"], [], "dataset: got 'SVHN'; allowed: MNIST"),
+    ([*PAPERMILL, "regmie", "varying"], "unknown parameter: got 'regmie'; allowed: epochs, "),
+    ([*PAPERMILL, "epochs", "ten"], "epochs: got 'ten'; allowed: a valid integer"),
+    (["-m", "modvar_lib.config", "config/papr.yaml"], "config: config/papr.yaml cannot be read"),
+    (["-m", "modvar_lib.data", "SVHN"], "dataset: got 'SVHN'; allowed: MNIST"),
 ]
 
 
-@pytest.mark.parametrize(
-    ("program", "words", "line"), COMMANDS, ids=[line[:30] for *_, line in COMMANDS]
-)
-def test_of_a_command(results, program, words, line):
-    if program == "papermill":
-        program = ["-m", "papermill", "--no-progress-bar", "notebooks/02_train.ipynb", os.devnull]
-    done = subprocess.run(
-        [sys.executable, *program, *words],
-        cwd=data.ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    lines = [
-        part for part in (done.stdout + done.stderr).splitlines() if part.startswith("InputError: ")
-    ]
-    assert (
-        done.returncode != 0 and len(lines) == 1 and lines[0].startswith(f"InputError: {line}")
-    ), done.stdout + done.stderr
-    assert not results.exists()
+@pytest.mark.parametrize(("words", "line"), COMMANDS, ids=[line[:30] for _, line in COMMANDS])
+def test_of_a_command(results, words, line):
+    options = {"cwd": data.ROOT, "capture_output": True, "text": True, "timeout": 300}
+    done = subprocess.run([sys.executable, *words], **options)
+    said = (done.stdout + done.stderr).splitlines()
+    lines = [part for part in said if part.startswith("InputError: ")]
+    assert done.returncode != 0 and len(lines) == 1, said
+    assert lines[0].startswith(f"InputError: {line}") and not results.exists()
