@@ -270,7 +270,10 @@ def _aside(path: Path) -> Iterator[Path]:
         for left in path.parent.glob(f"{escape(mine)}*"):
             pid = left.name.removeprefix(mine).split("-")[0]
             if pid == str(os.getpid()) or not Path("/proc", pid).exists():
-                shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+                if left.is_dir():
+                    shutil.rmtree(left, ignore_errors=True)  # another process may be at it
+                else:
+                    left.unlink(missing_ok=True)
 
     clear()
     try:
