@@ -17,10 +17,12 @@ from modvar_lib.errors import InputError
 try:
     notebook.own_code()
     CONFIG = read_config(os.environ.get("MODVAR_CONFIG") or "config/original.yaml")
+    STUDY = os.path.relpath(runs.study_folder(CONFIG.study))
+    # a file for each group that is still to be trained or measured
+    MEASURED = [f"{STUDY}/runs/{one.arm}/measured-{one.group}" for one in CONFIG.groups if runs.lacks(one)]
 except InputError as error:
     raise WorkflowError(str(error))
 
-STUDY = os.path.relpath(runs.study_folder(CONFIG.study))
 EXECUTED = f"{STUDY}/notebooks"
 CLEAN = "nbstripout --keep-output --keep-count --extra-keys 'metadata.widgets metadata.papermill cell.metadata.papermill metadata.language_info.version'"
 GROUPS = {(group.arm, group.group): group for group in CONFIG.groups}
@@ -36,8 +38,7 @@ def execute(name, parameters, group=""):
 def train_and_measure(arm, span):
     """Likewise 02, and 03, which needs names alone."""
     values = GROUPS[arm, span].model_dump() | {"seeds": ",".join(map(str, GROUPS[arm, span].seeds))}
-    named = {name: values[name] for name in ("study", *runs.KEYS[:-1], "seeds", "also")}
-    del values["also"]
+    named = {name: values[name] for name in ("study", *runs.KEYS[:-1], "seeds")} | {"also": values.pop("also")}
     given = {"02_train": values, "03_metric": named}
     return "; ".join(execute(name, given[name], f"-{arm}-{span}") for name in given)
 
@@ -56,17 +57,12 @@ def is_done(name):
     return current and digest == runs.digest(CONFIG.study, name) and all(map(os.path.exists, written))
 
 
-try:  # a file for each group that is still to be trained or measured
-    MEASURED = [f"{STUDY}/runs/{one.arm}/measured-{one.group}" for one in CONFIG.groups if runs.lacks(one)]
-except InputError as error:
-    raise WorkflowError(str(error))
-ANALYSES = ["01_data", *CONFIG.notebooks]
-for path in (*MEASURED, *(f"{STUDY}/done/{name}" for name in ANALYSES if not is_done(name))):
+STAMPS = {name: f"{STUDY}/done/{name}" for name in ("01_data", *CONFIG.notebooks)}
+for path in (*MEASURED, *(path for name, path in STAMPS.items() if not is_done(name))):
     Path(path).unlink(missing_ok=True)
-STAMPS = [f"{STUDY}/done/{name}" for name in ANALYSES]
 
 rule all:
-    input: MEASURED, STAMPS, f"{STUDY}/book/index.html"
+    input: MEASURED, STAMPS.values(), f"{STUDY}/book/index.html"
 
 rule group:
     output: touch(f"{STUDY}/runs/{{arm}}/measured-{{span}}")
@@ -86,6 +82,6 @@ rule analysis:
         "rm {output:q}-; mv {output:q}+ {output:q}"
 
 rule book:
-    input: STAMPS, "book/build.py", "book/conf.py", "book/index.md"
+    input: STAMPS.values(), "book/build.py", "book/conf.py", "book/index.md"
     output: f"{STUDY}/book/index.html"
     shell: "python book/build.py {CONFIG.study:q}"
