@@ -38,7 +38,7 @@ def execute(name, parameters, group=""):
 def train_and_measure(arm, span):
     """Likewise 02, and 03, which needs names alone."""
     values = GROUPS[arm, span].model_dump() | {"seeds": ",".join(map(str, GROUPS[arm, span].seeds))}
-    named = {name: values[name] for name in ("study", *runs.KEYS[:-1], "seeds")} | {"also": values.pop("also")}
+    named = {name: values[name] for name in ("study", *runs.KEYS[:-1], "seeds")} | {"extras": values.pop("extras")}
     given = {"02_train": values, "03_metric": named}
     return "; ".join(execute(name, given[name], f"-{arm}-{span}") for name in given)
 

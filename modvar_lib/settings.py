@@ -3,10 +3,10 @@ config files and tables."""
 
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from modvar_lib import architectures, calibration  # noqa: F401 (architectures registers its own)
 from modvar_lib.data import DATASETS, RESERVED
@@ -20,23 +20,42 @@ REGISTRIES = {
     "regime": REGIMES,
     "optimizer": OPTIMIZERS,
 }
-BESIDES = dict.fromkeys([*calibration.COPIES, "seen", "clusterability", "transfer"])
-NOT_SAVED = {"study", "device", "frames", "also", "seeds"}  # they do not determine a run
+EXTRAS = dict.fromkeys([*calibration.COPIES, "seen", "clusterability", "transfer"])
+NOT_SAVED = {"study", "device", "frames", "extras", "seeds"}  # they do not determine a run
 MAX_SEEDS = 100_000
 NAME = "^[A-Za-z0-9][A-Za-z0-9._]{0,99}$"
 
 
-class Settings(Schedule):
+def parse_seeds(value: Any) -> tuple[int, ...]:
+    """(0, 1, 2, 3) from "0-3", "0,1,2-3", [0, 1, 2, 3] or range(4). Errors: InputError."""
+    got = value
+    try:
+        if isinstance(value, str):
+            ends = [[int(end) for end in part.split("-")] for part in value.split(",")]
+            spans = [range(span[0], span[-1] + 1) for span in ends]
+            value = chain(*spans) if all(spans) else ()
+        seeds = (value,) if isinstance(value, int) else tuple(islice(value, MAX_SEEDS + 1))
+        whole = all(type(seed) is int and 0 <= seed < RESERVED for seed in seeds)
+        if whole and 0 < len(set(seeds)) == len(seeds) <= MAX_SEEDS:
+            return seeds
+    except (TypeError, ValueError):
+        pass
+    raise InputError(
+        f"seeds: got {got!r:.200}; allowed: whole numbers from 0 to {RESERVED - 1}, each once, as a "
+        "list or as text such as 0-3 or 0,2,5"
+    )
+
+
+class Settings(Schedule, allow_inf_nan=False, populate_by_name=True):
     """Everything an experiment depends on. The comment on each default says why it is the
     default. Errors: InputError, for a value that is not allowed."""
 
-    model_config = ConfigDict(allow_inf_nan=False)
     study: str = Field("original", pattern=NAME.replace("]{", "-]{"))
     dataset: str = "MNIST"  # as the original
     architecture: str = "mlp"  # the original does not say; the plainest
     regime: str = "fixed"
     variant: str = Field("default", pattern=NAME)
-    seeds: tuple[int, ...] = (0,)
+    seeds: Annotated[tuple[int, ...], BeforeValidator(parse_seeds)] = (0,)
     pairs_per_epoch: int = whole_number(60_000)  # one pair for each training digit
     batch_size: int = whole_number(256)  # not stated; an ordinary choice
     optimizer: str = "adam"  # not stated; the usual one
@@ -45,7 +64,7 @@ class Settings(Schedule):
     penalty: float = Field(0.0, ge=0)  # as the original
     test_pairs: int = whole_number(5_000, 2)  # standard error of R² below 0.005
     frames: int = whole_number(0, 0, 10_000)  # about so many are kept; they change nothing
-    also: str = ""  # names among BESIDES, with commas: measured besides
+    extras: str = Field("", validation_alias="also")  # of EXTRAS, with commas; its former name
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")
 
     def __init__(self, **values: Any):
@@ -60,17 +79,12 @@ class Settings(Schedule):
         lookup(REGISTRIES[info.field_name], info.field_name, value)
         return value
 
-    @field_validator("also")
+    @field_validator("extras")
     @classmethod
-    def _besides(cls, value):
+    def _extras(cls, value):
         for name in filter(None, value.split(",")):
-            lookup(BESIDES, "also", name.strip())
+            lookup(EXTRAS, "extras", name.strip())
         return value
-
-    @field_validator("seeds", mode="before")
-    @classmethod
-    def _seeds(cls, value):
-        return parse_seeds(value)
 
     @field_validator("device")
     @classmethod
@@ -110,8 +124,7 @@ class Settings(Schedule):
 
     @property
     def group(self) -> str:
-        """The first and the last seed, as a folder's name: those of one arm that are trained and
-        measured together."""
+        """The first and the last seed, as a folder's name."""
         return f"{self.seeds[0]:03d}-{self.seeds[-1]:03d}"
 
     @property
@@ -149,26 +162,6 @@ class Settings(Schedule):
                     "allowed: the same value, or another study (-p study mine, or study: mine in "
                     "a config file) or variant, or delete that folder"
                 )
-
-
-def parse_seeds(value: Any) -> tuple[int, ...]:
-    """(0, 1, 2, 3) from "0-3", "0,1,2-3", [0, 1, 2, 3] or range(4). Errors: InputError."""
-    got = value
-    try:
-        if isinstance(value, str):
-            ends = [[int(end) for end in part.split("-")] for part in value.split(",")]
-            spans = [range(first, last + 1) for first, *_, last in (e * 2 for e in ends)]
-            value = chain(*spans) if all(spans) else ()
-        seeds = (value,) if isinstance(value, int) else tuple(islice(value, MAX_SEEDS + 1))
-        whole = all(type(seed) is int and 0 <= seed < RESERVED for seed in seeds)
-        if whole and 0 < len(set(seeds)) == len(seeds) <= MAX_SEEDS:
-            return seeds
-    except (TypeError, ValueError):
-        pass
-    raise InputError(
-        f"seeds: got {got!r:.200}; allowed: whole numbers from 0 to {RESERVED - 1}, each once, as a "
-        "list or as text such as 0-3 or 0,2,5"
-    )
 
 
 def input_error(error: ValidationError) -> InputError:

@@ -53,11 +53,8 @@ def trial(fault: dict) -> tuple[str, str, float]:
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "project")
-        shutil.copytree(
-            ROOT,
-            copy,
-            ignore=shutil.ignore_patterns(*LINKED, "__pycache__", ".snakemake", "*.egg-info"),
-        )
+        ignored = shutil.ignore_patterns(*LINKED, "__pycache__", ".snakemake", "*.egg-info")
+        shutil.copytree(ROOT, copy, ignore=ignored)
         for name in filter(lambda name: (ROOT / name).exists(), LINKED):
             (copy / name).symlink_to(ROOT / name)
         try:
@@ -70,11 +67,8 @@ def trial(fault: dict) -> tuple[str, str, float]:
         done = subprocess.run(words, cwd=copy, env=env, capture_output=True, text=True)
     lines = (done.stdout + done.stderr).strip().splitlines()
     failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
-    word = (
-        "BROKEN"
-        if any(line.startswith("ERROR") for line in failed)
-        else WORDS.get(done.returncode, "BROKEN")
-    )
+    broken = any(line.startswith("ERROR") for line in failed)
+    word = "BROKEN" if broken else WORDS.get(done.returncode, "BROKEN")
     return word, " ".join(failed[:1] or lines[-1:]), time.perf_counter() - began
 
 
@@ -83,11 +77,8 @@ def main() -> None:
     if unknown := [name for name in sys.argv[1:] if name not in faults]:
         sys.exit(f"NAME: got {unknown[0]!r}; allowed: {', '.join(faults)}")
     chosen = [faults[name] for name in sys.argv[1:] or faults]
-    none = {
-        "name": "none",
-        "file": "",
-        "tests": " ".join(sorted({t for one in chosen for t in one["tests"].split()})),
-    }
+    tests = sorted({test for fault in chosen for test in fault["tests"].split()})
+    none = {"name": "none", "file": "", "tests": " ".join(tests)}
     red = 0
     with ThreadPoolExecutor(2) as pool:
         for fault, (word, why, seconds) in zip([*chosen, none], pool.map(trial, [*chosen, none])):

@@ -28,14 +28,8 @@ from modvar_lib.analysis import study as studies
 from modvar_lib.settings import Settings
 
 SIZES = {"epochs": 8, "period": 2, "final_epochs": 2, "pairs_per_epoch": 6000, "device": "cpu"}
-TOY = {
-    "study": "kills",
-    "architecture": "summed",
-    "regime": ["fixed", "varying"],
-    "seeds": "0-1",
-    "group_size": 1,
-    **SIZES,
-}
+TOY = {"study": "kills", "architecture": "summed", "regime": ["fixed", "varying"], **SIZES}
+TOY |= {"seeds": "0-1", "group_size": 1}
 ONE = {**TOY, "regime": "varying", "seeds": "0-3", "epochs": 40}  # of the papermill runs
 SETTINGS = ["dataset", "architecture", "regime", "variant", "seed", "epochs", "pairs_per_epoch"]
 MOST = 12  # kills, before a program is left to finish
@@ -52,13 +46,9 @@ def study(folder: Path) -> list[str]:
 
 def papermill(folder: Path) -> list[str]:
     """The command of one training."""
-    options = [
-        word
-        for name, value in ONE.items()
-        if name != "group_size"
-        for word in ("-p", name, str(value))
-    ]
-    return ["papermill", "notebooks/02_train.ipynb", str(folder / "out.ipynb"), *options]
+    options = [(name, value) for name, value in ONE.items() if name != "group_size"]
+    words = [word for name, value in options for word in ("-p", name, str(value))]
+    return ["papermill", "notebooks/02_train.ipynb", str(folder / "out.ipynb"), *words]
 
 
 SHARE = {papermill: 1 / 2, study: 1 / 5}  # of what it takes undisturbed: until a kill, at most
@@ -69,9 +59,8 @@ def start(command: list[str], folder: Path) -> subprocess.Popen:
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     env = {**os.environ, "MODVAR_RESULTS": str(folder / "results"), "PATH": path}
     log = open(folder / "log.txt", "a")
-    return subprocess.Popen(
-        command, cwd=data.ROOT, env=env, stdout=log, stderr=log, start_new_session=True
-    )
+    options = {"stdout": log, "stderr": log, "start_new_session": True}
+    return subprocess.Popen(command, cwd=data.ROOT, env=env, **options)
 
 
 def kill(process: subprocess.Popen, how: str) -> None:
@@ -91,31 +80,19 @@ def state(folder: Path) -> dict[str, bytes]:
     """All that a study says: its tables (of runs.csv the settings), and of each network what was
     learnt; and what is hidden."""
     root = folder / "results" / "kills"
-    paths = [
-        path for kind in ("*.csv", "*.md", "groups/*/*/*", "runs/*/*/*") for path in root.glob(kind)
-    ]
-    content = {
-        str(path.relative_to(root)): path.read_bytes()
-        for path in paths
-        if path.name != "provenance.json"
-    }
-    tables = [name for name in content if name.endswith("/runs.csv")]
-    hidden = (
-        str(path.relative_to(root))
-        for path in root.rglob(".*")
-        if path.name != ".snakemake_timestamp"
-    )
-    content |= dict.fromkeys(hidden, b"")
-    return content | {name: pd.read_csv(root / name)[SETTINGS].to_csv().encode() for name in tables}
+    kinds = ("*.csv", "*.md", "groups/*/*/*", "runs/*/*/*")
+    paths = [path for kind in kinds for path in root.glob(kind) if path.name != "provenance.json"]
+    paths += [path for path in root.rglob(".*") if path.name != ".snakemake_timestamp"]  # left over
+    content = {path: path.read_bytes() if path.is_file() else b"" for path in paths}
+    for path in root.glob("groups/*/*/runs.csv"):
+        content[path] = pd.read_csv(path)[SETTINGS].to_csv().encode()
+    return {str(path.relative_to(root)): what for path, what in content.items()}
 
 
 def stamps(folder: Path) -> dict[Path, int]:
     """When each complete network was written."""
-    paths = [
-        path
-        for path in folder.glob("results/kills/runs/*/seed-*")
-        if all((path / n).is_file() for n in runs.FILES)
-    ]
+    paths = [path.parent for path in folder.glob("results/kills/runs/*/seed-*/provenance.json")]
+    paths = [path for path in paths if all((path / name).is_file() for name in runs.FILES)]
     return {path: (path / "history.csv").stat().st_mtime_ns for path in paths}
 
 
@@ -137,10 +114,9 @@ def trial(program, before: dict[str, bytes], seconds: float) -> tuple[list[str],
         command = program(folder)
         while status is None:
             process = start(command, folder)
+            limit = LIMIT if len(ways) == MOST else random.uniform(0, seconds * SHARE[program])
             try:
-                status = process.wait(
-                    LIMIT if len(ways) == MOST else random.uniform(0, seconds * SHARE[program])
-                )
+                status = process.wait(limit)
             except subprocess.TimeoutExpired:
                 ways.append(random.choice(WAYS))
                 kill(process, ways[-1])
@@ -153,23 +129,17 @@ def trial(program, before: dict[str, bytes], seconds: float) -> tuple[list[str],
         again, after = stamps(folder), state(folder)
         wrong = [f"exit status {status}"] if status else []
         wrong += [f"{path} trained again" for path in complete if again.get(path) != complete[path]]
-        wrong += [
-            f"{name} differs"
-            for name in before.keys() | after.keys()
-            if before.get(name) != after.get(name)
-        ]
-        return (
-            ways,
-            f"{'; '.join(wrong)}\n{(folder / 'log.txt').read_text()[-5000:]}" if wrong else "",
-        )
+        names = before.keys() | after.keys()
+        wrong += [f"{name} differs" for name in names if before.get(name) != after.get(name)]
+        log = (folder / "log.txt").read_text()[-5000:]
+        return ways, f"{'; '.join(wrong)}\n{log}" if wrong else ""
 
 
 def write_for_ever(folder: str, trained: training.Trained, table: pd.DataFrame) -> None:
     os.environ["MODVAR_RESULTS"] = folder
+    path = runs.group_folder(trained.settings) / "history.csv"
     for turn in range(10**9):
-        runs.write_table(
-            table.assign(test_r2=turn), runs.group_folder(trained.settings) / "history.csv"
-        )
+        runs.write_table(table.assign(test_r2=turn), path)
         runs.save([trained])
 
 
@@ -177,14 +147,10 @@ def writes(count: int) -> list[str]:
     """Kill a process that writes a network and a table over and over; what was wrong afterwards,
     for each time."""
     settings = Settings(study="kills", epochs=1, pairs_per_epoch=256, device="cpu")
-    trained, lines, fork = (
-        training.train(settings, data.digits())[0],
-        [],
-        multiprocessing.get_context("fork"),
-    )
-    table = pd.DataFrame([{name: settings.saved()[name] for name in runs.KEYS}] * 5000).assign(
-        epoch=range(5000), sum_r2=0
-    )
+    (trained,), lines = training.train(settings, data.digits()), []
+    fork = multiprocessing.get_context("fork")
+    table = pd.DataFrame([{name: settings.saved()[name] for name in runs.KEYS}] * 5000)
+    table = table.assign(epoch=range(5000), sum_r2=0)
     before = dict(os.environ)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MODVAR_RESULTS"] = folder
@@ -214,46 +180,24 @@ def main() -> None:
     asked = parser.parse_args()
     random.seed(asked.seed)
     print("| program | kills | how | started, to be finished | lost |\n|---|---|---|---|---|")
-    lost = (
-        [line for line in writes(10 * asked.times) if line]
-        if asked.only in (None, "writes")
-        else []
-    )
-    print(
-        f"| writes | {10 * asked.times} | KILL program | | {len(lost)} |"
-        if asked.only in (None, "writes")
-        else "",
-        flush=True,
-    )
+    lost = []
+    if asked.only in (None, "writes"):
+        lost += [line for line in writes(10 * asked.times) if line]
+        print(f"| writes | {10 * asked.times} | KILL program | | {len(lost)} |", flush=True)
     for program in (papermill, study):
         if asked.only in (None, program.__name__):
             (before, seconds), killed, trials, wrong = undisturbed(program), Counter(), 0, []
             while killed.total() < asked.times:
                 ways, line = trial(program, before, seconds)
                 killed.update(ways)
-                trials, wrong = (
-                    trials + 1,
-                    wrong + [f"{program.__name__}, {', '.join(ways)}: {line}"] * bool(line),
-                )
+                trials += 1
+                wrong += [f"{program.__name__}, {', '.join(ways)}: {line}"] * bool(line)
             how = ", ".join(f"{way} {count}" for way, count in sorted(killed.items()))
-            print(
-                "|",
-                program.__name__,
-                "|",
-                killed.total(),
-                "|",
-                how,
-                "|",
-                trials,
-                "|",
-                len(wrong),
-                "|",
-                flush=True,
-            )
+            row = (program.__name__, killed.total(), how, trials, len(wrong))
+            print(f"| {' | '.join(map(str, row))} |", flush=True)
             lost += wrong
-    print(
-        *(f"{way}: ended within {seconds:.1f} s" for way, seconds in sorted(DEAF.items())), sep="\n"
-    )
+    for way, seconds in sorted(DEAF.items()):
+        print(f"{way}: ended within {seconds:.1f} s")
     print(*lost, sep="\n\nlost: ")
     raise SystemExit(bool(lost))
 

@@ -45,7 +45,7 @@ BAD = {  # parameter of notebooks and config files: (values, what the line says 
     "penalty": ([-0.1], "greater than or equal to 0"),
     "test_pairs": ([1], "greater than or equal to 2"),
     "frames": ([10**18], "less than or equal to 10000"),
-    "also": (["everything"], "untrained, shuffled, rotated, shifted, seen, "),
+    "extras": (["everything"], "untrained, shuffled, rotated, shifted, seen, "),
     "device": (["gpu", "cuda:x"], "auto|cpu"),
 }
 PARAMETERS = [(name, v, allowed) for name, (values, allowed) in BAD.items() for v in values]
@@ -86,7 +86,7 @@ CONFIGS = [
     ({"arms": [{"study": "a"}, {"study": "b", "regime": "varying"}]}, "arms: got b MNIST-mlp-v"),
     ({"regime": {"a": 1}}, "regime: got {'a': 1}; allowed: "),
     ({"regime": ["fixed", "fixd"]}, "regime: got 'fixd'; allowed: fixed, varying"),
-    ({"also": "seen,turned"}, "also: got 'turned'; allowed: untrained, shuffled, rotated, "),
+    ({"extras": "seen,turned"}, "extras: got 'turned'; allowed: untrained, shuffled, rotated, "),
     ({"regmie": "fixed"}, "unknown parameter: got 'regmie'; allowed: "),
     ({"__use_yte__": True, "?x": 1}, "unknown parameter: got '__use_yte__'; allowed: "),
     ({"epochs": 10, "final_epochs": 11}, "final_epochs: got 11; allowed: 0 to 10, of 10 epochs"),

@@ -135,7 +135,9 @@ def group(toy, splits, tmp_path_factory):
         patch.setenv("MODVAR_RESULTS", str(tmp_path_factory.mktemp("group")))
         patch.setattr(metrics, "measure", partial(metrics.measure, pairs=100))
         patch.setattr(metrics, "measure_training", partial(metrics.measure_training, pairs=100))
-        settings = toy(architecture="towers", seeds="3-4", frames=2, also="untrained, shifted,seen")
+        settings = toy(
+            architecture="towers", seeds="3-4", frames=2, extras="untrained, shifted,seen"
+        )
         networks = runs.complete(settings)
         yield settings, networks, metrics.measure_group(settings, networks)
 
@@ -301,7 +303,7 @@ def test_transfer_of_a_readout_of_ones_own(splits, monkeypatch):
 def test_a_group_is_measured_for_transfer_where_asked(group, splits, monkeypatch):
     monkeypatch.setattr(transfer, "STEPS", (0, 1))
     settings, networks, _ = group
-    table = metrics.measure_group(settings.model_copy(update={"also": "transfer"}), networks[:1])[
+    table = metrics.measure_group(settings.model_copy(update={"extras": "transfer"}), networks[:1])[
         "measures"
     ]
     found = table[table["measure"].str.startswith("transfer_")]

@@ -143,9 +143,9 @@ def test_training_and_measuring_have_every_parameter_and_the_librarys_defaults()
         parameters_of(data.ROOT / "notebooks" / f"{name}.ipynb")
         for name in ("02_train", "03_metric")
     )
-    assert set(train) == ALL_PARAMETERS - {"also"}
-    assert set(measure) == {"study", *runs.KEYS[:-1], "seeds", "also"}
-    assert notebook.settings(**train, **{"also": measure["also"]}) == Settings()
+    assert set(train) == ALL_PARAMETERS - {"extras"}
+    assert set(measure) == {"study", *runs.KEYS[:-1], "seeds", "extras"}
+    assert notebook.settings(**train, **{"extras": measure["extras"]}) == Settings()
 
 
 @pytest.mark.parametrize("name", REFERENCES)

@@ -99,7 +99,7 @@ def test_a_network_from_before_a_setting_existed_has_its_default(saved):
 def test_a_finished_group_is_not_trained_again(saved, toy, untouched):
     """Frames, device and what is measured besides do not determine a network."""
     assert [run.key["seed"] for run in runs.complete(saved[0])] == [0, 1]
-    other = toy(regime="varying", seeds="0-1", frames=0, also="seen", device="auto")
+    other = toy(regime="varying", seeds="0-1", frames=0, extras="seen", device="auto")
     assert runs.missing(saved[0]) == runs.missing(other) == ()
 
 

@@ -23,6 +23,10 @@ def test_text_from_the_command_line_becomes_numbers():
     assert (settings.epochs, settings.learning_rate, settings.final_epochs) == (20, 0.01, 5)
 
 
+def test_what_configs_called_extras_before_is_still_read():
+    assert Settings(also="seen") == Settings(extras="seen") != Settings()
+
+
 def test_settings_are_frozen():
     with pytest.raises(ValidationError):
         Settings().epochs = 3
@@ -45,9 +49,9 @@ def test_settings_of_a_group_are_those_of_its_networks():
 
 def test_a_network_depends_on_its_seed_but_not_on_study_device_frames_or_other_seeds():
     one = Settings(seeds="0-3", study="a")
-    other = Settings(seeds="2", study="b", device="cpu", frames=3, also="seen")
+    other = Settings(seeds="2", study="b", device="cpu", frames=3, extras="seen")
     assert one.runs()[2].saved() == other.saved() != one.runs()[1].saved()
-    assert NOT_SAVED == {"study", "device", "frames", "also", "seeds"}
+    assert NOT_SAVED == {"study", "device", "frames", "extras", "seeds"}
     assert set(other.saved()) == set(Settings.model_fields) - NOT_SAVED | {"seed"}
 
 

@@ -14,10 +14,8 @@ from modvar_lib.analysis import figures, statistics
 from modvar_lib.errors import InputError
 from modvar_lib.settings import Settings
 
-ANALYSES = [
-    *("04_analysis", "05_why_the_score_moves", "06_ruler", "07_controls", "08_multiverse"),
-    "12_two_arms",
-]
+ANALYSES = ["04_analysis", "05_why_the_score_moves", "06_ruler", "07_controls", "08_multiverse"]
+ANALYSES += ["12_two_arms"]
 PUBLISHED = data.ROOT / "results" / "paper" / "groups" / "MNIST-mlp-fixed" / "000-007"
 
 
@@ -64,17 +62,15 @@ def keep(results, *groups: dict[str, pd.DataFrame]):
 
 
 def arms(*names: str, **values) -> list[dict[str, pd.DataFrame]]:
-    return [
-        group(**dict(zip(("regime", "variant"), [*name.split(), "default"])), **values)
-        for name in names
-    ]
+    words = [[*name.split(), "default"] for name in names]
+    return [group(regime=regime, variant=variant, **values) for regime, variant, *_ in words]
 
 
 def rescaled(regime: str) -> dict[str, pd.DataFrame]:
     return group(regime=regime, variant="standardised", standardise=True)
 
 
-def changed(change, *groups):
+def each(change, groups):
     return [{name: change(table) for name, table in tables.items()} for tables in groups]
 
 
@@ -86,44 +82,36 @@ def infinite(table):
 
 
 def other_layers(table):
-    names = {"hidden1": "gate", "hidden2": "mix"}
-    return table.replace({"layer": names}) if "layer" in table else table
+    return table.replace({"hidden1": "gate", "hidden2": "mix"})
 
 
+def whole_training(groups):
+    return [{k: table for k, table in one.items() if k != "training"} for one in groups]
+
+
+TWO = ("fixed", "varying")
 OURS = {"failed": "yes", "pairs": 1, "r2": "x", "arm": "mine", "networks": 2, "network": "n"}
 SHAPES = {  # name: groups
-    "original": lambda: arms("fixed", "varying"),
-    "all failed": lambda: arms("fixed", "varying", r2=0.2),
-    "one arm failed": lambda: [*arms("fixed"), *arms("varying", r2=0.2)],
+    "original": lambda: arms(*TWO),
+    "all failed": lambda: arms(*TWO, r2=0.2),
     "variants only": lambda: arms("fixed short", "varying short", "varying long"),
     "one arm": lambda: arms("fixed"),
+    "infinity": lambda: each(infinite, arms(*TWO)),
+    "one arm failed": lambda: [*arms("fixed"), *arms("varying", r2=0.2)],
     "one arm, not an original one": lambda: arms("mine"),
     "no arm of the original": lambda: arms("mine", "yours"),
-    "one seed": lambda: arms("fixed", "varying", seeds="0"),
+    "one seed": lambda: arms(*TWO, seeds="0"),
     "other seeds": lambda: [*arms("fixed", seeds="0-2"), *arms("varying", seeds="4-6")],
-    "a regime of one's own": lambda: [*arms("fixed", "varying", "mine"), rescaled("varying")],
-    "an architecture of one's own": lambda: changed(
-        other_layers, *arms("fixed", "varying", architecture="mine")
-    ),
-    "two data sets": lambda: [
-        *arms("fixed", "varying"),
-        *arms("fixed", "varying", dataset="OneHot"),
-    ],
-    "another data set": lambda: arms("fixed", "varying", dataset="OneHot"),
-    "columns called like ours": lambda: changed(
-        lambda table: table.assign(**OURS), *arms("fixed", "varying")
-    ),
-    "rows in reverse": lambda: changed(lambda table: table[::-1], *arms("fixed", "varying")),
-    "infinity": lambda: changed(infinite, *arms("fixed", "varying")),
+    "a regime of one's own": lambda: [*arms(*TWO, "mine"), rescaled("varying")],
+    "an architecture of one's own": lambda: each(other_layers, arms(*TWO, architecture="mine")),
+    "two data sets": lambda: [*arms(*TWO), *arms(*TWO, dataset="OneHot")],
+    "another data set": lambda: arms(*TWO, dataset="OneHot"),
+    "columns called like ours": lambda: each(lambda table: table.assign(**OURS), arms(*TWO)),
+    "rows in reverse": lambda: each(lambda table: table[::-1], arms(*TWO)),
     "standardised": lambda: [*arms("fixed"), rescaled("varying"), rescaled("tables")],
-    "nothing within training": lambda: [
-        {name: table for name, table in one.items() if name != "training"}
-        for one in arms("fixed", "varying")
-    ],
+    "nothing within training": lambda: whole_training(arms(*TWO)),
 }
-
-
-ODDEST = ["original", "all failed", "variants only", "one arm", "infinity"]  # the others are slow
+QUICK = 5  # of them; the others are slow
 
 
 def execute(name: str, **parameters) -> dict:
@@ -148,7 +136,7 @@ def quick(monkeypatch):
 @pytest.mark.filterwarnings("ignore")  # a bootstrap of two pairs warns
 @pytest.mark.parametrize(
     "shape",
-    [shape if shape in ODDEST else pytest.param(shape, marks=pytest.mark.slow) for shape in SHAPES],
+    [pytest.param(s, marks=[pytest.mark.slow] * (i >= QUICK)) for i, s in enumerate(SHAPES)],
 )
 @pytest.mark.parametrize("name", ANALYSES)
 def test_a_study_of_any_shape_has_an_answer(results, quick, shape, name, capsys):
@@ -158,55 +146,34 @@ def test_a_study_of_any_shape_has_an_answer(results, quick, shape, name, capsys)
     except InputError as error:
         assert name == "12_two_arms" and shape.startswith("one arm") and "\n" not in str(error)
         return
-    said = capsys.readouterr().out
-    assert "results:" in said and "published study" not in said.replace(
-        "The published study has 16", ""
-    )
+    said = capsys.readouterr().out.replace("The published study has 16", "")
+    assert "results:" in said and "published study" not in said
 
 
-def cut(folder):
-    """At a line's end: the last network lacks rows."""
-    path = folder / "measures.csv"
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(lines[:-40]))
+DAMAGE = {  # of a group: the table, and what becomes of its lines
+    "cut at a line's end": ("measures.csv", lambda lines: lines[:-40]),
+    "half": ("measures.csv", lambda lines: lines[: len(lines) // 2]),
+    "without an epoch": ("history.csv", lambda lines: lines[:-1]),
+    "in conflict": ("measures.csv", lambda lines: [lines[0], "<<<<<<< HEAD\n", *lines[1:]]),
+    "with a short row": ("measures.csv", lambda lines: [*lines, "MNIST,mlp,fixed,default\n"]),
+}
 
 
-def half(folder):
-    path = folder / "measures.csv"
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join(lines[: len(lines) // 2]))
-
-
-def short_history(folder):
-    path = folder / "history.csv"
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
-
-
-def conflict(folder):
-    path = folder / "measures.csv"
-    path.write_text(path.read_text().replace("\n", "\n<<<<<<< HEAD\n", 1))
-
-
-def short_row(folder):
-    path = folder / "measures.csv"
-    path.write_text(path.read_text() + "MNIST,mlp,fixed,default\n")
-
-
-@pytest.mark.parametrize("spoil", [cut, half, short_history, conflict, short_row])
-def test_a_damaged_table_is_one_line(results, quick, spoil):
-    spoil(keep(results, *arms("fixed", "varying")))
-    for name in ANALYSES:
-        with pytest.raises(InputError, match=r"^study: .*csv is damaged \(.*\); ") as error:
-            execute(name, study="mine")
-        assert "\n" not in str(error.value)
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_table_is_one_line(results, quick, damage):
+    name, change = DAMAGE[damage]
+    path = keep(results, *arms(*TWO)) / name
+    path.write_text("".join(change(path.read_text().splitlines(keepends=True))))
+    for analysis in ANALYSES:
+        with pytest.raises(InputError, match=r"^study: .*csv is damaged \([^\n]*\); [^\n]*$"):
+            execute(analysis, study="mine")
 
 
 def test_two_data_sets_are_not_pooled(results, quick):
     """The second has its own name; what is told of the first is what is told without the second."""
-    alone, both = [], arms("fixed", "varying")
-    keep(results, *both)
+    keep(results, *arms(*TWO))
     alone = execute("04_analysis", study="mine")["summary"]
-    keep(results, *arms("fixed", "varying", dataset="OneHot"))
+    keep(results, *arms(*TWO, dataset="OneHot"))
     together = execute("04_analysis", study="mine")["summary"]
     assert set(together["architecture"]) == {"mlp", "OneHot mlp"}
     pd.testing.assert_frame_equal(together[together["dataset"] == "MNIST"], alone)
@@ -235,13 +202,13 @@ def test_rows_in_reverse_and_columns_of_ones_own_change_nothing(results, quick):
     ],
 )
 def test_any_two_arms_any_measure(results, quick, given, line):
-    keep(results, *arms("fixed", "varying"))
+    keep(results, *arms(*TWO))
     with pytest.raises(InputError, match=f"^{line}"):
         execute("12_two_arms", study="mine", **given)
 
 
 def test_the_asked_for_contrast_is_told(results, quick):
-    keep(results, *arms("fixed", "varying", "mine"))
+    keep(results, *arms(*TWO, "mine"))
     asked = {"first": "varying", "second": "mine", "measure": "interaction", "layer": "hidden1"}
     found = execute("12_two_arms", study="mine", **asked)["found"]
     assert set(found["contrast"]) == {"mine - varying"} and (found["n"].dropna() == 3).any()

@@ -9,40 +9,30 @@ from pathlib import Path
 
 import kills
 import pytest
-from test_graph import Project
+from test_graph import BIN, Project
 
 from modvar_lib import data
 
 pytestmark = pytest.mark.slow
-TOY = "-p epochs 2 -p final_epochs 1 -p period 1 -p pairs_per_epoch 512 -p device cpu -p seeds 0-3".split()
-TRAIN = [
-    sys.executable,
-    "-m",
-    "papermill",
-    "--no-progress-bar",
-    "notebooks/02_train.ipynb",
-    os.devnull,
-    *TOY,
-]
-BIN = Path(sys.executable).parent
+TRAIN = [sys.executable, "-m", "papermill", "--no-progress-bar", "notebooks/02_train.ipynb"]
+TRAIN += [os.devnull, *"-p epochs 2 -p final_epochs 1 -p period 1 -p device cpu".split()]
+TRAIN += "-p pairs_per_epoch 512 -p seeds 0-3".split()
 
 
 def train(results: Path, *before: str) -> tuple[int, list[str]]:
     """The papermill line as a user types it; (exit status, the lines that name an error)."""
     env = {**os.environ, "MODVAR_RESULTS": str(results)}
     done = subprocess.run([*before, *TRAIN], cwd=data.ROOT, env=env, capture_output=True, text=True)
-    return done.returncode, [
-        line for line in (done.stdout + done.stderr).splitlines() if line.startswith("InputError")
-    ]
+    said = (done.stdout + done.stderr).splitlines()
+    return done.returncode, [line for line in said if line.startswith("InputError")]
 
 
 @pytest.fixture
 def disk(tmp_path, request):
     """A small file system of its own, mounted with the options that are the test's parameter."""
     (tmp_path / "disk").mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", request.param, "tmpfs", tmp_path / "disk"]
-    ).returncode:
+    words = ["mount", "-t", "tmpfs", "-o", request.param, "tmpfs", tmp_path / "disk"]
+    if subprocess.run(words).returncode:
         pytest.skip("only root may mount")
     yield tmp_path / "disk"
     subprocess.run(["umount", "--lazy", tmp_path / "disk"], check=True)
@@ -72,9 +62,8 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     without = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]  # root as anybody else
     for name, reason in (("closed", "Permission denied"), ("file", "Not a directory")):
         status, lines = train(tmp_path / name, *(without if os.getuid() == 0 else []))
-        assert (
-            status != 0 and len(lines) == 1 and reason in lines[0] and "MODVAR_RESULTS" in lines[0]
-        ), lines
+        assert status != 0 and len(lines) == 1 and reason in lines[0], lines
+        assert "MODVAR_RESULTS" in lines[0]
     assert not list((tmp_path / "closed").iterdir())
 
 
@@ -92,11 +81,8 @@ def test_a_kernel_that_does_not_start_is_tried_again(tmp_path):
     fake.parent.mkdir()
     fake.write_text(LATE)
     fake.chmod(0o755)
-    env = {
-        "PAPERMILL": shutil.which("papermill", path=f"{BIN}:{os.environ['PATH']}"),
-        "STARTED": str(tmp_path / "started"),
-    }
-    env["PATH"] = f"{fake.parent}:{BIN}:{os.environ['PATH']}"
+    env = {"PAPERMILL": shutil.which("papermill", path=BIN), "PATH": f"{fake.parent}:{BIN}"}
+    env["STARTED"] = str(tmp_path / "started")
     status, said = project.make("reproduce", project.configure(regime="fixed"), **env)
     assert status == 0 and "Kernel died before replying" in said, said
 
@@ -114,18 +100,12 @@ def test_kills_at_random(monkeypatch):
         assert not wrong
 
 
+ANALYSES = ["04_analysis", "05_why_the_score_moves", "06_ruler", "07_controls", "08_multiverse"]
 COMPANION = {
     "architecture": "mlp",
     "regime": "fixed",
-    "also": "untrained,shuffled,rotated,shifted,seen,clusterability",
-    "notebooks": [
-        "04_analysis",
-        "05_why_the_score_moves",
-        "06_ruler",
-        "07_controls",
-        "08_multiverse",
-        "09_explore",
-    ],
+    "extras": "untrained,shuffled,rotated,shifted,seen,clusterability",
+    "notebooks": [*ANALYSES, "09_explore"],
     "arms": [
         {"regime": ["fixed", "varying", "tables"]},
         {"architecture": ["towers", "summed", "dose20"]},
@@ -140,27 +120,18 @@ def test_every_analysis_from_nothing(tmp_path):
     project = Project(tmp_path)
     status, said = project.make("reproduce", project.configure(**COMPANION))
     assert status == 0, said
-    assert set(COMPANION["notebooks"]) < {
-        path.stem for path in (project.study / "notebooks").iterdir()
-    }
-    assert set(COMPANION["notebooks"]) <= {
-        path.stem for path in (project.study / "book" / "notebooks").glob("*.html")
-    }
-    assert (
-        len(list(project.study.glob("*.csv"))) > 15
-        and len(list((project.root / "figures" / "tiny").iterdir())) > 15
-    )
+    executed = {path.stem for path in (project.study / "notebooks").iterdir()}
+    pages = {path.stem for path in (project.study / "book" / "notebooks").glob("*.html")}
+    assert {*COMPANION["notebooks"]} <= executed & pages
+    assert len(list(project.study.glob("*.csv"))) > 15
+    assert len(list((project.root / "figures" / "tiny").iterdir())) > 15
 
 
 def test_a_study_of_one_arm(tmp_path):
     """It has an analysis, in which nothing is NaN for want of the other; a notebook that needs the
     other says so in one line."""
     project = Project(tmp_path)
-    arm = {
-        "regime": "varying",
-        "seeds": "0",
-        "variant": "64",
-    }  # a name that looks like a number stays a name
+    arm = {"regime": "varying", "seeds": "0", "variant": "64"}  # which looks like a number
     status, said = project.make("reproduce", project.configure(**arm))
     text = (project.study / "headline.md").read_text()
     assert status == 0 and "nan" not in text.lower() and "| MNIST summed | varying" in text, said

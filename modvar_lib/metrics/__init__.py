@@ -4,7 +4,7 @@ rows.
 A row is (layer, side, measure, value, note): `side` is left, right or both; `note` says why a value
 is NaN. Tables add the columns that name the network; `copy`, "trained" or what was done to it; and
 `place`, where a layer is. `clusterability`, in COSTLY, and `transfer`, which trains, cost more than
-all others together: they are measured where `also` asks for them.
+all others together: they are measured where `extras` asks for them.
 """
 
 from collections.abc import Callable
@@ -163,10 +163,10 @@ def measure_training(run: Run, splits: Splits, pairs: int = 2000) -> pd.DataFram
 
 
 def measure_group(settings: Settings, runs: list[Run]) -> dict[str, pd.DataFrame]:
-    """The tables of a group, on all cores: `measures`, with the copies in `settings.also`; and, of
+    """The tables of a group, on all cores: `measures`, with the copies in `settings.extras`; and, of
     networks that have frames, `training`."""
     splits = data.digits(settings.dataset)
-    copies = ["trained", *filter(None, map(str.strip, settings.also.split(",")))]
+    copies = ["trained", *filter(None, map(str.strip, settings.extras.split(",")))]
     jobs = [
         ("measures", measure_transfer if copy == "transfer" else partial(measure, copy=copy), run)
         for run in runs
