@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load, load_file
 from safetensors.torch import save as to_bytes
 
-from modvar_lib import goals, models, runs, training
+from modvar_lib import models, runs, training
 from modvar_lib.analysis import study
 from modvar_lib.config import read_config
 from modvar_lib.errors import InputError
@@ -87,13 +87,6 @@ def test_a_network_as_it_was_at_any_kept_moment(saved):
         assert same(run.network(epochs).state_dict(), weights)
     with pytest.raises(InputError, match=r"^epochs: got 7; kept of seed-000: \[0, 1, 2, 3\]$"):
         run.network(7)
-
-
-def test_a_network_from_before_a_setting_existed_has_its_default(saved):
-    path, new = saved[2][0] / "settings.json", ("variant", "optimizer", "standardise", "penalty")
-    settings = json.loads(path.read_text())
-    path.write_text(json.dumps({k: v for k, v in settings.items() if k not in new}))
-    assert runs.load(saved[2][0], "toy").settings.saved() == settings
 
 
 def test_a_finished_group_is_not_trained_again(saved, toy, untouched):
@@ -282,22 +275,6 @@ def test_a_damaged_network_is_one_line(saved, name, how):
     line = str(caught.value)
     assert line.startswith(f"run: {path.parent} cannot be used (") and "\n" not in line
     assert "train again" in line and "MODVAR_OWN" in line and len(line) < 1000 + 2 * len(str(path))
-
-
-def test_ones_own_code_is_not_called_damage(results, toy, registries):
-    """A network of one's own regime or architecture, read where that is not known."""
-
-    @goals.regime
-    def mine(epoch, seed, schedule):
-        return goals.linear(1, -1)
-
-    (run,) = runs.complete(toy(regime="mine", epochs=1, final_epochs=0))
-    del goals.REGIMES["mine"]
-    line = (
-        r"^run: .*cannot be used \(regime: got 'mine'.* if it is of your own code, set MODVAR_OWN"
-    )
-    with pytest.raises(InputError, match=line):
-        runs.load(run.path, "toy")
 
 
 def test_a_group_keeps_the_final_weights_of_its_networks(saved):
