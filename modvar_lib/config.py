@@ -7,6 +7,7 @@ import os
 import sys
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +78,12 @@ def read_config(config: Path | str | dict) -> Config:
     except ValidationError as error:
         raise input_error(error) from None
     arms, groups, size = set(), [], asked.group_size
+    too_many = InputError(f"arms: got too many; allowed: {MOST_GROUPS} groups in a study")
     for arm in asked.arms:
         values = asked.model_extra | arm
         lists = [v if isinstance(v, list) and k != "seeds" else [v] for k, v in values.items()]
+        if prod(map(len, lists)) > MOST_GROUPS:
+            raise too_many
         for one in product(*lists):
             settings = Settings(**dict(zip(values, one)))
             if settings.arm in arms or (groups and settings.study != groups[0].study):
@@ -90,9 +94,9 @@ def read_config(config: Path | str | dict) -> Config:
                 )
             arms.add(settings.arm)
             starts = range(0, len(settings.seeds), size)
+            if len(groups) + len(starts) > MOST_GROUPS:
+                raise too_many
             groups += [settings.of(settings.seeds[first : first + size]) for first in starts]
-            if len(groups) > MOST_GROUPS:
-                raise InputError(f"arms: got too many; allowed: {MOST_GROUPS} groups in a study")
     if not groups:
         raise InputError("config: got no arm; allowed: a value of each setting, or more")
     for group in groups:

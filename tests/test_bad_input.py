@@ -82,7 +82,7 @@ CONFIGS = [
     ({"arms": []}, "config: got no arm; allowed: a value of each setting, or more"),
     ({"regime": []}, "config: got no arm; allowed: "),
     ({"arms": [{"period": [1, 2]}]}, TWICE),
-    (BOMB, TWICE),
+    (BOMB, "arms: got too many; allowed: 100000 groups"),
     ({"arms": [{"study": "a"}, {"study": "b", "regime": "varying"}]}, "arms: got b MNIST-mlp-v"),
     ({"regime": {"a": 1}}, "regime: got {'a': 1}; allowed: "),
     ({"regime": ["fixed", "fixd"]}, "regime: got 'fixd'; allowed: fixed, varying"),
