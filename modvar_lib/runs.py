@@ -297,7 +297,7 @@ def load(path: Path, study: str = "original") -> Run:
         if list(history) != training.COLUMNS or len(history) != settings.epochs:
             raise ValueError(f"history.csv is not of {settings.epochs} epochs")
         provenance = json.loads((path / "provenance.json").read_text())
-        provenance["data"]
+        provenance["data"]  # or it is none
         weights = load_file(path / "weights.safetensors")
         frames = _parts(load_file(path / FRAMES)) if (path / FRAMES).is_file() else {}
         run = Run(path, settings, history, weights, provenance, frames)
