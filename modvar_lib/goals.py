@@ -1,17 +1,14 @@
 """Goals: what a network is asked for, and the regimes that set them epoch by epoch.
 
-A goal is a 10 x 10 float32 table T; the target of a pair with labels x (left) and y (right) is T[x,
+A goal is a 10 x 10 float32 table T: the target of a pair with labels x (left) and y (right) is T[x,
 y]. It is modular exactly when T[x, y] = f(x) + g(y). A goal of K outputs is a 10 x 10 x K table. A
-regime is a pure function (epoch, seed, schedule) -> goal, so it can be read and tested without
-training; it says itself whether the optimiser restarts with it.
+regime is a pure function (epoch, seed, schedule) -> goal.
 
-`fixed` and `varying` are the experiment's; the others are controls, each with one thing of
-`varying` and not the rest. Goals that vary change when `varying` does, with the mean and the
-variance of its a·x + b·y where they can; but for `weighted`, `both` and `interaction`, with one
-goal throughout, all are x + y in the last `final_epochs` epochs.
+`fixed` and `varying` are the experiment's. The others are controls, each with one thing of
+`varying` and not the rest. Goals that vary change when `varying` does, with the mean and variance
+of its a·x + b·y where they can.
 """
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -32,8 +29,7 @@ def whole_number(default: int | None, least: int = 1, most: int = MOST, of: str 
 
 
 class Schedule(BaseModel):
-    """What a regime may depend on besides epoch and seed. Defaults are the original
-    experiment's."""
+    """What a regime may depend on besides epoch and seed. The defaults are the original's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     epochs: int = whole_number(100)
@@ -52,9 +48,8 @@ Goal = np.ndarray
 
 @dataclass(frozen=True)
 class Regime:
-    """A function (epoch, seed, schedule) -> goal, and what it does besides. restarts: the optimiser
-    starts afresh whenever `varying` would switch. ends_on_the_sum: whatever the function says, the
-    last `final_epochs` epochs are x + y."""
+    """A function (epoch, seed, schedule) -> goal. ends_on_the_sum: the last `final_epochs` epochs
+    are x + y, whatever it says. restarts: the optimiser starts afresh where `varying` switches."""
 
     function: Callable[[int, int, Schedule], Goal]
     restarts: bool = False
@@ -68,9 +63,8 @@ class Regime:
 REGIMES: dict[str, Regime] = {}
 
 
-def regime(function: Callable | None = None, **besides: bool):
-    """Register a regime under its function's name (use as a decorator). besides: fields of
-    `Regime`.
+def regime(function: Callable | None = None, **flags: bool):
+    """Register a regime under its function's name. flags: see `Regime`.
 
     >>> @regime(ends_on_the_sum=True)
     ... def difference(epoch, seed, schedule):
@@ -80,26 +74,17 @@ def regime(function: Callable | None = None, **besides: bool):
     >>> del REGIMES["difference"]
     """
     if function is None:
-        return lambda function: regime(function, **besides)
-    name, parameters = function.__name__, inspect.signature(function)
-    try:
-        parameters.bind(0, 0, Schedule())
-    except TypeError:
-        allowed = "(epoch, seed, schedule)"
-        raise InputError(f"regime: {name} takes {parameters}; allowed: {allowed}") from None
-    REGIMES[name] = Regime(function, **besides)
-    return REGIMES[name]
+        return lambda function: regime(function, **flags)
+    REGIMES[function.__name__] = Regime(function, **flags)
+    return REGIMES[function.__name__]
 
 
 def goal(name: str, epoch: int, seed: int, schedule: Schedule) -> Goal:
-    """The goal of a regime in an epoch; one line of error unless it has the form that this module's
-    docstring describes."""
+    """The goal of a regime in an epoch. Errors: InputError unless it is a finite float32 table."""
     table = np.asarray(lookup(REGIMES, "regime", name)(epoch, seed, schedule))
     if table.shape[:2] != (10, 10) or table.ndim > 3 or table.dtype != np.float32:
-        raise InputError(
-            f"regime: {name} gives an array of shape {table.shape} and type {table.dtype}; "
-            "allowed: a 10 x 10 or 10 x 10 x K table of float32"
-        )
+        got = f"regime: {name} gives an array of shape {table.shape} and type {table.dtype}"
+        raise InputError(f"{got}; allowed: a 10 x 10 or 10 x 10 x K table of float32")
     if not np.isfinite(table).all():
         raise InputError(f"regime: {name} gives targets that are not finite; allowed: finite ones")
     return table
@@ -113,12 +98,7 @@ def restart(epoch: int, name: str, schedule: Schedule) -> bool:
 
 
 def linear(a: float, b: float) -> Goal:
-    """The goal a·x + b·y.
-
-    >>> goal = linear(3, -2)
-    >>> goal.shape, goal[5, 4]
-    ((10, 10), np.float32(7.0))
-    """
+    """The goal a·x + b·y."""
     return (a * DIGITS[:, None] + b * DIGITS[None, :]).astype(np.float32)
 
 
@@ -135,18 +115,13 @@ def coefficients(goal: Goal) -> tuple[float, float]:
 
 
 def standardised(goal: Goal) -> Goal:
-    """The goal rescaled, each output apart, to the mean and the standard deviation that x + y has
-    over the digit pairs; a constant one stays as it is. What it asks for of the digits is the same;
-    the size of the targets is that of x + y.
-
-    >>> table = standardised(linear(8, -3))
-    >>> table.mean().round(3), table.std().round(3), SUM.std().round(3)
-    (np.float32(9.0), np.float32(4.062), np.float32(4.062))
-    """
+    """The goal rescaled, each output apart, to the mean and standard deviation of x + y over the
+    digit pairs; a constant output stays as it is."""
     table, usual = goal.astype(np.float64), SUM.astype(np.float64)
     mean, deviation = table.mean((0, 1)), table.std((0, 1))
-    scale = np.where(deviation > 0, usual.std() / np.where(deviation > 0, deviation, 1), 1)
-    return ((table - mean) * scale + np.where(deviation > 0, usual.mean(), mean)).astype(np.float32)
+    varies = deviation > 0
+    scale = np.where(varies, usual.std(), 1) / np.where(varies, deviation, 1)
+    return ((table - mean) * scale + np.where(varies, usual.mean(), mean)).astype(np.float32)
 
 
 def outputs(goal: Goal) -> int:
@@ -158,7 +133,7 @@ SUM = linear(1, 1)
 
 
 @regime
-def fixed(epoch: int, seed: int, schedule: Schedule) -> Goal:
+def fixed(epoch, seed, schedule):
     """x + y in every epoch."""
     return SUM
 
@@ -176,86 +151,81 @@ def drawn(epoch: int, seed: int, schedule: Schedule) -> tuple[int, int]:
 
 
 @regime(ends_on_the_sum=True)
-def varying(epoch: int, seed: int, schedule: Schedule) -> Goal:
+def varying(epoch, seed, schedule):
     """a·x + b·y, a and b drawn anew every `period` epochs."""
     return linear(*drawn(epoch, seed, schedule))
 
 
 @regime(ends_on_the_sum=True)
-def offset(epoch: int, seed: int, schedule: Schedule) -> Goal:
-    """x + y + k: the sum, with the mean that `varying` has at that time. An offset that varies."""
+def offset(epoch, seed, schedule):
+    """x + y + k: the sum, with the mean that `varying` has at that time."""
     a, b = drawn(epoch, seed, schedule)
     return SUM + np.float32(DIGITS.mean() * (a + b - 2))
 
 
 @regime(ends_on_the_sum=True)
-def scaled(epoch: int, seed: int, schedule: Schedule) -> Goal:
-    """s·(x + y), s the root mean square of a, constant: 5.05 for the original's -8..8. The size of
-    the targets."""
-    drawable = np.arange(1, schedule.max_coefficient + 1)
-    size = np.sqrt(np.mean(drawable**2))
+def scaled(epoch, seed, schedule):
+    """s·(x + y), s the root mean square of a, constant: 5.05 for the original's -8..8."""
+    size = np.sqrt(np.mean(np.arange(1, schedule.max_coefficient + 1) ** 2))
     return linear(size, size)
 
 
 @regime(ends_on_the_sum=True)
-def factor(epoch: int, seed: int, schedule: Schedule) -> Goal:
-    """a·(x + y). It varies, with no need to keep the digits apart."""
+def factor(epoch, seed, schedule):
+    """a·(x + y): it varies, with no need to keep the digits apart."""
     a, _ = drawn(epoch, seed, schedule)
     return linear(a, a)
 
 
+def _rescaled(table: Goal, like: Goal) -> Goal:
+    """A table with the mean and variance of another."""
+    table = (table - table.mean()) / table.std()
+    return (like.mean() + like.std() * table).astype(np.float32)
+
+
 @regime(ends_on_the_sum=True)
-def tables(epoch: int, seed: int, schedule: Schedule) -> Goal:
-    """A random table, with the mean and variance that `varying` has at that time. It varies, and is
-    not modular."""
-    like = linear(*drawn(epoch, seed, schedule))
+def tables(epoch, seed, schedule):
+    """A random table, with the mean and variance of `varying`: it varies, and is not modular."""
     table = rng("tables", seed, epoch // schedule.period).standard_normal((10, 10))
-    table = (table - table.mean()) / table.std()
-    return (like.mean() + like.std() * table).astype(np.float32)
+    return _rescaled(table, linear(*drawn(epoch, seed, schedule)))
 
 
 @regime(ends_on_the_sum=True)
-def additive(epoch: int, seed: int, schedule: Schedule) -> Goal:
-    """f(x) + g(y), f and g random functions of a digit, with the mean and variance that `varying`
-    has at that time. It varies, and is modular, but not linear."""
-    like = linear(*drawn(epoch, seed, schedule))
+def additive(epoch, seed, schedule):
+    """Random f(x) + g(y), rescaled likewise: it varies, and is modular, but not linear."""
     f, g = rng("additive", seed, epoch // schedule.period).standard_normal((2, 10))
-    table = f[:, None] + g
-    table = (table - table.mean()) / table.std()
-    return (like.mean() + like.std() * table).astype(np.float32)
+    return _rescaled(f[:, None] + g, linear(*drawn(epoch, seed, schedule)))
 
 
 @regime
-def weighted(epoch: int, seed: int, schedule: Schedule) -> Goal:
+def weighted(epoch, seed, schedule):
     """2x + 7y: constant, but the digits cannot be collapsed into their sum."""
     return linear(2, 7)
 
 
 @regime
-def both(epoch: int, seed: int, schedule: Schedule) -> Goal:
+def both(epoch, seed, schedule):
     """The two outputs x and y: constant, and the digits must be kept apart."""
     return np.stack([linear(1, 0), linear(0, 1)], -1)
 
 
 @regime
-def many(epoch: int, seed: int, schedule: Schedule) -> Goal:
-    """Eight outputs a·x + b·y at once, a and b of each drawn as in `varying`: constant, and the
-    digits must be kept apart."""
+def many(epoch, seed, schedule):
+    """Eight outputs a·x + b·y, a and b of each drawn as in `varying`, once: constant, likewise."""
     top = schedule.max_coefficient
-    drawn = rng("many", seed).integers(-top, top, size=(8, 2))
-    return np.stack([linear(*pair) for pair in drawn + (drawn >= 0)], -1)
+    pairs = rng("many", seed).integers(-top, top, size=(8, 2))
+    return np.stack([linear(*pair) for pair in pairs + (pairs >= 0)], -1)
 
 
 @regime(restarts=True)
-def restarts(epoch: int, seed: int, schedule: Schedule) -> Goal:
+def restarts(epoch, seed, schedule):
     """x + y in every epoch; the optimiser starts afresh whenever `varying` would switch."""
     return SUM
 
 
 @regime
-def interaction(epoch: int, seed: int, schedule: Schedule) -> Goal:
-    """Calibration: one random table a seed without its additive part, with the variance of x + y;
-    some layer must interact. The table is the first of `tables`, so the two are not independent."""
+def interaction(epoch, seed, schedule):
+    """The first of `tables` without its additive part, scaled as x + y: some layer must interact."""
     table = rng("tables", seed).standard_normal((10, 10))
     table = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
     return (SUM.mean() + SUM.std() * table / table.std()).astype(np.float32)
