@@ -1,11 +1,10 @@
-"""Architectures: an nn.Module with named layers, the second-to-last a 2-node `bottleneck`, the last
-a scalar `readout`, of operations that torch.vmap can batch over networks.
+"""Architectures: an nn.Module of operations that torch.vmap can batch over networks. Its direct
+children, in order, are its layers; the last two are a 2-node `bottleneck` and a scalar `readout`.
 
-A module takes halves [B, 2, 28, 28] (left, right; `data.side_by_side` lays them into one 28 x 56
-picture) and returns [B, 1]; for a goal of K outputs the readout is replaced and [B, K] returned.
-Its direct children, in order, are its layers. For a layer that is an nn.Sequential, the
-pre-activation is the input of its last module, the nonlinearity; for any other layer it is the
-activation itself.
+A module takes pairs [B, 2, 28, 28] (left, right; `data.side_by_side` lays them into one 28 x 56
+picture) and returns [B, 1]; for a goal of K outputs the readout is replaced and [B, K] returned. Of
+a layer that is an nn.Sequential, the pre-activation is what enters its last module, the
+nonlinearity; of any other, the activation itself.
 
 Letters: R replicas (seeds), B pairs in a batch, U units of a layer.
 """
@@ -34,24 +33,14 @@ GLOBAL_GENERATOR = threading.Lock()  # several threads may make networks at once
 
 
 def architecture(cls: type[nn.Module]) -> type[nn.Module]:
-    """Register an architecture under its class's name in lower case (use as a decorator).
-
-    >>> @architecture
-    ... class Shallow(nn.Sequential):
-    ...     def __init__(self):
-    ...         super().__init__()
-    ...         self.flat = nn.Flatten()
-    ...         self.bottleneck, self.readout = nn.Linear(2 * 28 * 28, 2), nn.Linear(2, 1)
-    >>> check("shallow", initial("shallow", seed=0))
-    >>> del ARCHITECTURES["shallow"]
-    """
+    """Register an architecture under its class's name in lower case."""
     ARCHITECTURES[cls.__name__.lower()] = cls
     return cls
 
 
 def check(name: str, model: nn.Module, outputs: int = 1) -> None:
-    """Raise InputError unless a network has the form that this module's docstring describes, and
-    can be trained as it will be: two of it as one batched program, forward and backward."""
+    """Raise InputError unless a network has the form that this module describes and can be trained
+    as it will be: two of it as one batched program, forward and backward."""
     pairs = torch.zeros(2, 3, 2, 28, 28)
     with torch.no_grad():
         out, seen = activations(model, pairs[0])
@@ -74,7 +63,7 @@ def check(name: str, model: nn.Module, outputs: int = 1) -> None:
 
 
 def activations(model: nn.Module, pairs: Tensor) -> tuple[Tensor, dict[tuple[str, str], Tensor]]:
-    """Output [B, 1] of one network and its activations {(layer, "pre" | "post"): [B, U]}, layers in
+    """Output [B, K] of one network and its activations {(layer, "pre" | "post"): [B, U]}, layers in
     order.
 
     >>> out, seen = activations(initial("mlp", seed=0), torch.zeros(3, 2, 28, 28))
@@ -82,23 +71,22 @@ def activations(model: nn.Module, pairs: Tensor) -> tuple[Tensor, dict[tuple[str
     ((3, 1), (3, 64))
     """
     seen, hooks = {}, []
+
+    def before(module, args, layer):
+        seen[layer, "pre"] = args[0].flatten(1)
+
+    def after(module, args, out, layer):
+        if not isinstance(out, Tensor):
+            got = f"layer {layer} gives a {type(out).__name__}"
+            raise InputError(f"architecture: {got}; allowed: a tensor")
+        values = out.flatten(1)
+        seen.setdefault((layer, "pre"), values)
+        seen[layer, "post"] = values
+
     for name, layer in model.named_children():
         if isinstance(layer, nn.Sequential) and len(layer) > 1:
-
-            def before(module, args, name=name):
-                seen[name, "pre"] = args[0].flatten(1)
-
-            hooks.append(layer[-1].register_forward_pre_hook(before))
-
-        def after(module, args, out, name=name):
-            if not isinstance(out, Tensor):
-                raise InputError(
-                    f"architecture: layer {name} gives a {type(out).__name__}; allowed: a tensor"
-                )
-            seen[name, "post"] = out.flatten(1)
-            seen.setdefault((name, "pre"), seen[name, "post"])
-
-        hooks.append(layer.register_forward_hook(after))
+            hooks.append(layer[-1].register_forward_pre_hook(partial(before, layer=name)))
+        hooks.append(layer.register_forward_hook(partial(after, layer=name)))
     try:
         return model(pairs), seen
     finally:
@@ -120,30 +108,22 @@ def patch_activations(network: nn.Module, layer: str, change):
         handle.remove()
 
 
+@torch.no_grad()
 def run_from(network: nn.Module, layer: str, values: Tensor, pairs: Tensor) -> Tensor:
     """Outputs [B, K] for pairs [B, 2, 28, 28] when the activations of a layer are `values` [B, U]
-    instead. Of a network that is a sequence, only what follows that layer runs."""
-    follows = type(network).forward is nn.Sequential.forward or getattr(network, "in_sequence", 0)
-    if not (isinstance(network, nn.Sequential) and follows):
+    instead. Of an nn.Sequential only what follows that layer runs."""
+    if type(network).forward is not nn.Sequential.forward:
         with patch_activations(network, layer, lambda _: values):
             return network(pairs)
-    layers, shape = dict(network.named_children()), []
-    handle = layers[layer].register_forward_hook(lambda _, args, out: shape.append(out.shape[1:]))
-    network(pairs[:1])
-    handle.remove()
-    values = values.unflatten(1, shape[0])
-    for following in list(layers.values())[list(layers).index(layer) + 1 :]:
-        values = following(values)
-    return values
+    names, modules = zip(*network.named_children())
+    following = names.index(layer) + 1
+    shape = nn.Sequential(*modules[:following])(pairs[:1]).shape[1:]
+    return nn.Sequential(*modules[following:])(values.unflatten(1, shape))
 
 
 def initial(name: str, seed: int, outputs: int = 1) -> nn.Module:
-    """A network with the initial weights of a seed (PyTorch's defaults for its modules), made on
-    the CPU. With several outputs its readout is 2 -> outputs; everything else is as with one.
-
-    >>> [name for name, _ in initial("mlp", seed=0).named_children()]
-    ['hidden1', 'hidden2', 'bottleneck', 'readout']
-    """
+    """A network with the initial weights of a seed, PyTorch's defaults for its modules. With
+    several outputs its readout is 2 -> outputs; everything else is as with one."""
     make = lookup(ARCHITECTURES, "architecture", name)
     # Modules draw from the global generator: lend it a seed and put it back
     with GLOBAL_GENERATOR, torch.random.fork_rng(devices=[]):
@@ -155,12 +135,10 @@ def initial(name: str, seed: int, outputs: int = 1) -> nn.Module:
 
 
 class Replicas:
-    """R networks of one architecture as one batched program; the networks themselves stay as they
-    are.
+    """R networks of one architecture as one batched program; the networks stay as they are.
 
-    leaves: {name: [R, ...]}, what the optimiser steps. Matrices [R, out, in] are kept as [R, in,
-    out], the order in which their gradients come: copying those into place would take a fifth of a
-    training step.
+    leaves: {name: [R, ...]}, what the optimiser steps. Matrices are kept as [R, in, out], the order
+    in which their gradients come: copying those into place would take a fifth of a training step.
     """
 
     def __init__(self, networks: list[nn.Module], device: str = "cpu"):
@@ -177,8 +155,7 @@ class Replicas:
         return self._forward({k: transpose_matrices(v) for k, v in self.leaves.items()}, pairs)
 
     def connections(self) -> list[Tensor]:
-        """The weights of all layers before the readout, [R, ...] each: matrices and kernels, no
-        biases and no gains of norms."""
+        """Matrices and kernels of all layers before the readout, [R, ...] each."""
         return [
             leaf
             for name, leaf in self.leaves.items()
@@ -192,21 +169,19 @@ class Replicas:
 
 
 def transpose_matrices(stacked: Tensor) -> Tensor:
-    """Leaves as a module has them, or back: matrices [R, in, out] as [R, out, in], all else as it
-    is."""
+    """Leaves as a module has them, or back: only matrices, [R, in, out], are transposed."""
     return stacked.mT if stacked.dim() == 3 else stacked
 
 
 def with_relu(linear_map: nn.Module, flat: bool = False) -> nn.Sequential:
-    """A layer: a linear map, then a ReLU; flat: of what comes in, whatever its shape, as one
-    vector."""
+    """A layer: a linear map, then a ReLU; flat: what comes in is flattened first."""
     before = {"flat": nn.Flatten()} if flat else {}
     return nn.Sequential(OrderedDict(**before, map=linear_map, relu=nn.ReLU()))
 
 
 class PerReplicaConv2d(torch.autograd.Function):
-    """conv2d. Under vmap, one convolution per replica: vmap's own way is one convolution of R
-    groups, and with one channel per group that is four times slower on a CPU."""
+    """conv2d. Under vmap, one convolution per replica: vmap's own way, one of R groups, is four
+    times slower on a CPU."""
 
     @staticmethod
     def forward(pictures, kernels, bias, stride):
@@ -220,9 +195,8 @@ class PerReplicaConv2d(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         pictures, kernels = ctx.saved_tensors
-        of_pixels = nn.grad.conv2d_input if ctx.needs_input_grad[0] else lambda *_: None
         return (
-            of_pixels(pictures.shape, kernels, gradient, ctx.stride),
+            nn.grad.conv2d_input(pictures.shape, kernels, gradient, ctx.stride),
             nn.grad.conv2d_weight(pictures, kernels.shape, gradient, ctx.stride),
             gradient.sum((0, 2, 3)),
             None,
@@ -251,10 +225,9 @@ class Stem(nn.Conv2d):
 class Family(nn.Sequential):
     """Layers one after the other, then the bottleneck and the readout.
 
-    `layers(digits, divisor)` says what they are, by name, for pictures of one digit or of a pair
-    (the default), as wide as documented divided by `divisor`: the rulers of a family are made from
-    it, see `architectures.calibration`. The first layer takes [B, digits, 28, 28], the last one
-    gives [B, wide / divisor].
+    `layers(digits, divisor)`: names and modules, for pictures of one digit or of a pair, as wide as
+    documented divided by `divisor` (`architectures.calibration` makes others from them). The first
+    takes [B, digits, 28, 28], the last gives [B, wide / divisor].
     """
 
     wide = 64
@@ -269,22 +242,16 @@ class Family(nn.Sequential):
 
 
 # The original says only "threw something up" with 2 nodes in the second-to-last layer. These
-# defaults were chosen before any score was looked at: ReLU after every wide hidden layer and
-# default initial weights, as in an ordinary first PyTorch network; no normalisation or dropout,
-# which would couple examples or add noise; and no nonlinearity on the 2-node bottleneck. A ReLU
-# there was tried first, on training alone: in the regime `fixed` both nodes fell silent for every
-# input, for good, in 3 of 8 MLPs (final R² on x + y 0.00, against 0.92 for the others), where the
-# original reports failures among varying networks only.
+# defaults were chosen before any score was looked at: ReLU after every wide layer and default
+# initial weights, as in an ordinary first PyTorch network. No normalisation or dropout, which would
+# couple examples or add noise. No nonlinearity on the bottleneck: with a ReLU there, both its nodes
+# fell silent for good in 3 of 8 MLPs on `fixed`, where the original reports no failures.
 
 
 @architecture
 class MLP(Family):
-    """1568-128-64-2-1, the plainest network for 28 x 56 pixels. 209,221 parameters; 209,026
-    multiply-adds a pair.
-
-    Widths 128 and 64 are the usual ones of MNIST tutorials; every unit of `hidden1` can see both
-    digits.
-    """
+    """1568-128-64-2-1, the plainest network for 28 x 56 pixels, as wide as in MNIST tutorials.
+    209,221 parameters; 209,026 multiply-adds a pair. Every unit can see both digits."""
 
     @classmethod
     def layers(cls, digits: int = 2, divisor: int = 1) -> Iterator[tuple[str, nn.Module]]:
@@ -297,9 +264,9 @@ class CNN(Family):
     """Two strided convolutions and a dense layer. 26,149 parameters; 81,154 multiply-adds a pair.
 
     `conv1` 8 maps of 5 x 5, stride 3 -> 8 x 18; `conv2` 16 maps of 3 x 3, stride 2 -> 3 x 8;
-    `dense` 64. Strides take the place of pooling so that a layer has one nonlinearity, and keep 16
-    seeds trainable on two cores. Columns of the picture seen by column j of conv1: 3j..3j+4 (j = 8
-    and 9 cross the seam), of conv2: 6j..6j+10 (j = 3 and 4 cross it); dense sees all.
+    `dense` 64. Strides take the place of pooling, so that a layer has one nonlinearity. Column j of
+    conv1 sees columns 3j..3j+4 of the picture (j = 8 and 9 cross the seam), of conv2 6j..6j+10 (j =
+    3 and 4 cross it); dense sees all.
     """
 
     @classmethod

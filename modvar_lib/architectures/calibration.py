@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modvar_lib.architectures.modern import Mixer, ResNet, ViT
-from modvar_lib.models import CNN, MLP, Family, architecture
+from modvar_lib.models import CNN, MLP, Family, architecture, with_relu
 
 
 class Sides(nn.Module):
@@ -26,17 +26,15 @@ class Sides(nn.Module):
 
 
 class Towers(Family):
-    """Calibration, fully modular: two networks of a family, one per digit, each half as wide, that
-    meet in the bottleneck only: none of their units sees across the seam, exactly. `towers` are
-    those of `mlp`, 784-64-32 each; then `cnn_towers`, and so on. Units of a layer: first the left
-    tower's, then the right one's."""
+    """Fully modular: two networks of a family, one per digit, each half as wide, that meet in the
+    bottleneck only. `towers` are those of `mlp`, 784-64-32 each; then `cnn_towers`, and so on.
+    Units of a layer: first the left tower's, then the right one's."""
 
     family: type[Family]
 
     @classmethod
     def layers(cls, digits: int = 2, divisor: int = 1) -> Iterator[tuple[str, nn.Module]]:
-        one_digit = {"digits": 1, "divisor": 2 * divisor}
-        towers = (cls.family.layers(**one_digit) for _ in range(2))
+        towers = (cls.family.layers(digits=1, divisor=2 * divisor) for _ in range(2))
         for (name, left), (_, right) in zip(*towers):
             if isinstance(left, nn.Sequential):  # its last module is the nonlinearity
                 sides = OrderedDict(map=Sides(left[:-1], right[:-1]), relu=left[-1])
@@ -46,27 +44,26 @@ class Towers(Family):
 
 
 class Summed(Family):
-    """Calibration, no sides at all: a network of a family on the pixel sum L + R. `summed` is that
-    of `mlp`, 784-128-64-2-1; then `cnn_summed`, and so on. Exchanging the digits changes nothing,
-    exactly: every unit serves both sides alike. It cannot learn a·x + b·y, a ≠ b."""
+    """No sides at all: a network of a family on the pixel sum L + R, so that every unit serves both
+    alike, exactly. `summed` is that of `mlp`, 784-128-64-2-1; then `cnn_summed`, and so on. It
+    cannot learn a·x + b·y, a ≠ b."""
 
     family: type[Family]
-    in_sequence = True  # after the sum
+
+    def __init__(self):
+        super().__init__()
+        self[0].register_forward_pre_hook(lambda _, pairs: pairs[0].sum(1, keepdim=True))
 
     @classmethod
     def layers(cls, digits: int = 2, divisor: int = 1) -> Iterator[tuple[str, nn.Module]]:
         return cls.family.layers(1, divisor)
 
-    def forward(self, pairs: Tensor) -> Tensor:  # [B, 2, 28, 28] -> [B, 1]
-        return super().forward(pairs.sum(1, keepdim=True))
-
 
 for family in (MLP, CNN, ResNet, ViT, Mixer):
     for ruler in (Towers, Summed):
         title = ruler.__name__ if family is MLP else f"{family.__name__}_{ruler.__name__}"
-        architecture(
-            type(title, (ruler,), {"family": family, "wide": family.wide, "__doc__": ruler.__doc__})
-        )
+        values = {"family": family, "wide": family.wide, "__doc__": ruler.__doc__}
+        architecture(type(title, (ruler,), values))
 
 
 class Across(nn.Linear):
@@ -78,25 +75,24 @@ class Across(nn.Linear):
         self.c = c
 
     def forward(self, x: Tensor) -> Tensor:
-        sizes = self.weight.shape[-2:]
-        unit_left, input_left = (torch.arange(n, device=x.device) < n // 2 for n in sizes)
+        unit_left, input_left = (
+            torch.arange(n, device=x.device) < n // 2 for n in self.weight.shape[-2:]
+        )
         within = unit_left[:, None] == input_left
         return F.linear(x, torch.where(within, self.weight, self.c * self.weight), self.bias)
 
 
 class Dose(MLP):
-    """Calibration, between `towers` (c = 0) and `mlp` (c = 1): `mlp` with its weights across the
-    sides times c, in training too. Registered as `dose05`, `dose10`, `dose20` and `dose50`. 209,221
-    parameters; 209,026 multiply-adds a pair."""
+    """Between `towers` (c = 0) and `mlp` (c = 1): `mlp` with its weights across the sides times c,
+    in training too. Registered as `dose05`, `dose10`, `dose20` and `dose50`. 209,221 parameters;
+    209,026 multiply-adds a pair."""
 
     c = 1.0
 
-    def __init__(self):
-        super().__init__()
-        for layer in (self.hidden1, self.hidden2):
-            plain = layer.map
-            layer.map = Across(plain.in_features, plain.out_features, self.c)
-            layer.map.load_state_dict(plain.state_dict())
+    @classmethod
+    def layers(cls, digits: int = 2, divisor: int = 1) -> Iterator[tuple[str, nn.Module]]:
+        yield "hidden1", with_relu(Across(digits * 784, 128 // divisor, cls.c), flat=True)
+        yield "hidden2", with_relu(Across(128 // divisor, 64 // divisor, cls.c))
 
 
 for percent in (5, 10, 20, 50):

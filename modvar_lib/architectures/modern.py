@@ -1,5 +1,4 @@
-"""Modern architectures, small enough for two cores: residual convolutions, a patch transformer, a
-mixer.
+"""Small modern architectures: residual convolutions, a patch transformer, a mixer.
 
 Letters: B pairs in a batch, T tokens, D channels of a token. Layers give [B, T, D]; inside, and in
 memory, tokens come first, [T, B, D]: mixing tokens is then one matrix product.
@@ -15,7 +14,7 @@ from modvar_lib.models import Family, Stem, architecture, with_relu
 
 
 class Residual(nn.Module):
-    """x + inner(x), inner being these modules one after the other."""
+    """x + inner(x), inner: these modules one after the other."""
 
     def __init__(self, *inner: nn.Module):
         super().__init__()
@@ -26,7 +25,7 @@ class Residual(nn.Module):
 
 
 def two_convolutions(maps: int) -> Residual:
-    """3 x 3 convolution, ReLU, 3 x 3 convolution, of the same size, added to what came in."""
+    """Two 3 x 3 convolutions of the same size, a ReLU between, added to what came in."""
     first, second = (nn.Conv2d(maps, maps, 3, padding=1) for _ in range(2))
     return Residual(first, nn.ReLU(), second)
 
@@ -42,10 +41,9 @@ class ResNet(Family):
 
     `stem` 8 maps of 4 x 4, stride 4 -> 7 x 14; `block1` two 3 x 3 convolutions added to their
     input; `down` 16 maps of 3 x 3, stride 2 -> 4 x 7; `block2` as block1; `dense` 32. No
-    normalisation: batch statistics would couple examples. Columns of the picture seen by column j
-    of stem: 4j..4j+3 (none crosses the seam), of block1: 4j-8..4j+11 (j = 5 to 8 cross it), of
-    down: 8j-12..8j+15 (j = 2 to 4); every column of block2 but the first and the last crosses;
-    dense sees all.
+    normalisation: batch statistics would couple examples. Column j of stem sees columns 4j..4j+3 of
+    the picture (none crosses the seam), of block1 4j-8..4j+11 (j = 5 to 8 cross it), of down
+    8j-12..8j+15 (j = 2 to 4); in block2 all cross; dense sees all.
     """
 
     wide = 32
@@ -61,9 +59,8 @@ class ResNet(Family):
 
 
 class Patches(nn.Module):
-    """The 14 x 14 patches of one or two digits, each mapped to D numbers, plus a learned position.
-    [B, digits, 28, 28] -> [B, T, D]. Of a pair, tokens 0 to 3 are the left digit's quarters, 4 to 7
-    the right one's: no patch crosses the seam."""
+    """The 14 x 14 quarters of each digit, each mapped to D numbers, plus a learned position: [B,
+    digits, 28, 28] -> [B, T, D]. Of a pair, tokens 0 to 3 are the left digit's."""
 
     def __init__(self, width: int, tokens: int = 8):
         super().__init__()
@@ -78,7 +75,7 @@ class Patches(nn.Module):
 
 class Attention(nn.Module):
     """Multi-head self-attention: [T, B, D] -> [T, B, D]. Written out: vmap has no rule for
-    PyTorch's own on a CPU, and a softmax over so few keys is slow along the last dimension."""
+    PyTorch's own, and a softmax over few keys is slow along the last dimension."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -96,13 +93,12 @@ class OverTokens(nn.Linear):
     """A linear map across tokens, the same for every channel: [T, B, D] -> [units, B, D]."""
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return (self.weight @ tokens.flatten(1) + self.bias.unsqueeze(1)).unflatten(
-            1, tokens.shape[1:]
-        )
+        mixed = self.weight @ tokens.flatten(1) + self.bias.unsqueeze(1)
+        return mixed.unflatten(1, tokens.shape[1:])
 
 
 class Block(nn.Module):
-    """Pre-norm: `across` mixes tokens, then two layers mix channels, each added to what came in.
+    """Pre-norm: `across` mixes tokens, then two layers mix channels, each added to what came in:
     [B, T, D] -> [B, T, D]."""
 
     def __init__(self, width: int, across: nn.Module):
@@ -131,8 +127,7 @@ class ViT(Family):
 
     `patches` eight 14 x 14 patches -> 8 tokens of 32 channels; `block1` and `block2` self-attention
     with 2 heads, then two layers of width 64, pre-norm, GELU; `mean` over tokens after a LayerNorm.
-    Units of a block are its residual stream, 8 x 32. No patch crosses the seam; from block1's
-    attention on, every token can see both digits.
+    Units of a block are its residual stream, 8 x 32. From block1 on, every token sees both digits.
     """
 
     wide = 32
@@ -153,11 +148,8 @@ class ViT(Family):
 @architecture
 class Mixer(ViT):
     """An MLP-Mixer: `vit` with two layers across tokens, 8-16-8, for attention. 15,893 parameters;
-    132,162 multiply-adds a pair.
-
-    Here the digits meet in two small matrices per block, the same for all channels, and nowhere
-    else before the mean: the plainest modern network in which one can point at the weights that mix
-    the sides.
+    132,162 multiply-adds a pair. Before the mean the digits meet in two small matrices per block
+    only, the same for all channels.
     """
 
     @staticmethod
