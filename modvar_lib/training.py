@@ -2,7 +2,7 @@
 program per core.
 
 Letters: R replicas (one per seed), B pairs in a batch, N evaluation pairs, K outputs. Every replica
-has its own initial weights, pairs and goals; the losses are summed, so each replica's gradient is
+has its own initial weights, pairs and goals. The losses are summed, so each replica's gradient is
 its own, and optimisers work element by element.
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -29,9 +30,8 @@ COLUMNS = "epoch a b train_mse test_mse test_r2 sum_mse sum_r2".split()  # of a 
 
 @dataclass(frozen=True)
 class Trained:
-    """One finished network. history: a row per epoch (see `train`); weights: {name: tensor};
-    frames: copies of them from within training, {epochs done: {name: float16 tensor}}; seconds: of
-    the whole group of seeds trained together."""
+    """One finished network. history: see `train`; frames: its weights from within training, {epochs
+    done: {name: float16 tensor}}; seconds: of all seeds trained together, `group_size`."""
 
     settings: Settings
     history: pd.DataFrame
@@ -43,19 +43,18 @@ class Trained:
 
 
 def train(settings: Settings, splits: tuple[data.Digits, data.Digits]) -> list[Trained]:
-    """Train one network per seed; return them in the order of `settings.seeds`.
+    """Train one network per seed, in the order of `settings.seeds`.
 
     History columns: epoch (from 0), a, b (the goal as drawn, before it is standardised; nan if it
     is not a·x + b·y), train_mse (mean over the epoch, while learning, without the penalty), and
     after the epoch on held-out pairs: test_mse and test_r2 on the goal of the epoch, sum_mse and
-    sum_r2 on x + y (against the sum of the outputs, when there are several). R² is 1 at best, 0 for
-    the best constant, and unbounded below.
+    sum_r2 on x + y (of the sum of several outputs). R² is 1 at best, 0 for the best constant, and
+    unbounded below.
 
-    Seeds are trained in lots: on a CPU a lot per core (of torch.get_num_threads()), each on one
-    thread, so that trainings side by side share the cores fairly and no sum depends on their
-    number; on a GPU, all in one.
+    On a CPU the seeds are trained in lots, one per core, each on one thread, so that no sum depends
+    on the number of threads; on a GPU, all in one.
     """
-    started, device = time.perf_counter(), settings.torch_device
+    started, device, runs = time.perf_counter(), settings.torch_device, settings.runs()
     splits = tuple(split.to(device) for split in splits)
     label, stop = f"{settings.arm} {settings.group}", threading.Event()
     with (
@@ -63,11 +62,9 @@ def train(settings: Settings, splits: tuple[data.Digits, data.Digits]) -> list[T
         tqdm(desc=label, unit="epoch", mininterval=5) as bar,
         ThreadPoolExecutor(cores) as pool,
     ):
-        count = min(len(settings.seeds), cores) if device == "cpu" else 1
-        lots = [
-            settings.model_copy(update={"seeds": tuple(p.tolist())})
-            for p in np.array_split(settings.seeds, count)
-        ]
+        count = min(len(runs), cores) if device == "cpu" else 1
+        parts = np.array_split(settings.seeds, count)
+        lots = [settings.model_copy(update={"seeds": tuple(part.tolist())}) for part in parts]
         bar.reset(settings.epochs * count)
         jobs = [pool.submit(train_lot, lot, splits, bar, stop) for lot in lots]
         try:
@@ -75,16 +72,13 @@ def train(settings: Settings, splits: tuple[data.Digits, data.Digits]) -> list[T
         finally:  # after an error in one lot, or an interrupt, the others stop at their next epoch
             stop.set()
         networks = [network for job in jobs for network in job.result()]
-    seconds = time.perf_counter() - started
-    runs = settings.runs()
-    return [
-        Trained(run, *network, device, seconds, len(runs)) for run, network in zip(runs, networks)
-    ]
+    shared = device, time.perf_counter() - started, len(runs)
+    return [Trained(run, *network, *shared) for run, network in zip(runs, networks)]
 
 
 def kept_epochs(settings: Settings) -> tuple[int, ...]:
-    """After how many epochs the weights are kept within training: about `frames` moments, denser
-    early, and where a final phase begins; the start and the end are not among them.
+    """After how many epochs weights are kept within training: about `frames` moments, denser early,
+    and where a final phase begins, but not the start and the end.
 
     >>> kept_epochs(Settings(frames=8)), kept_epochs(Settings())
     ((1, 2, 4, 7, 14, 27, 52, 90, 91, 95), ())
@@ -101,9 +95,8 @@ def kept_epochs(settings: Settings) -> tuple[int, ...]:
 
 @contextmanager
 def one_thread(applies: bool) -> Iterator[int]:
-    """torch's operations on one thread each for as long as this lasts, if it applies; what is given
-    is how many they had. Two in one process wait for each other: the number is the whole process's,
-    and each would put back what the other had set."""
+    """torch's operations on one thread each, if it applies; gives how many they had. The number is
+    the whole process's, so two of these wait for each other."""
     with _ALONE:
         before = torch.get_num_threads()
         if applies:
@@ -125,10 +118,8 @@ def train_lot(
     networks = [models.initial(settings.architecture, seed, outputs) for seed in seeds]
     models.check(settings.architecture, networks[0], outputs)
     replicas = models.Replicas(networks, device)
-
-    def fresh_optimizer():
-        kind, leaves = models.OPTIMIZERS[settings.optimizer], replicas.leaves.values()
-        return kind(leaves, lr=settings.learning_rate)
+    kind, leaves = models.OPTIMIZERS[settings.optimizer], replicas.leaves.values()
+    fresh_optimizer = partial(kind, leaves, lr=settings.learning_rate)
 
     def on_device(arrays) -> Tensor:
         return torch.from_numpy(np.stack(list(arrays))).to(device)
@@ -168,7 +159,7 @@ def train_lot(
         test = mse_and_r2(answers, targets_of(tables, test_digits, test_pairs))
         on_sum = mse_and_r2(answers.sum(-1, keepdim=True), sums)
         a_and_b = zip(*(goals.coefficients(table) for table in drawn))
-        train_mse = (squared.double() / settings.pairs_per_epoch).tolist()
+        train_mse = (squared.double() / count).tolist()
         for history, row in zip(histories, zip(*a_and_b, train_mse, *test, *on_sum)):
             history.append((epoch, *row))
         for i, moments in enumerate(frames if epoch + 1 in kept else ()):
@@ -181,18 +172,17 @@ def train_lot(
 
 
 def evaluate(
-    replicas: models.Replicas, images: Tensor, pairs: Tensor, buffer: Tensor, chunk: int
+    replicas: models.Replicas, images: Tensor, pairs: Tensor, buffer: Tensor | None, chunk: int
 ) -> Tensor:
     """Outputs [R, N, K] for each replica's pairs [R, N, 2], `chunk` pairs at a time."""
     with torch.no_grad():
-        return torch.cat(
-            [replicas(data.halves(images, part, buffer)) for part in pairs.split(chunk, 1)], 1
-        )
+        parts = pairs.split(chunk, 1)
+        return torch.cat([replicas(data.halves(images, part, buffer)) for part in parts], 1)
 
 
 def mse_and_r2(outputs: Tensor, target: Tensor) -> tuple[list[float], list[float]]:
-    """Per replica: squared error, summed over K outputs and averaged over pairs, and R² = 1 - that
-    / the same of the best constant. Both [R, N, K] -> two lists of R."""
+    """Per replica: squared error, summed over outputs and averaged over pairs; R² = 1 - that / the
+    same of the best constant. Both [R, N, K] -> two lists of R."""
     mse = (outputs - target).double().square().sum(-1).mean(1)
     return mse.tolist(), (1 - mse / target.double().var(1, correction=0).sum(-1)).tolist()
 
@@ -200,7 +190,6 @@ def mse_and_r2(outputs: Tensor, target: Tensor) -> tuple[list[float], list[float
 def targets_of(tables: list[goals.Goal], split: data.Digits, pairs: Tensor) -> Tensor:
     """[R, N, K] targets of [R, N, 2] pairs, each replica by its own table."""
     left, right = split.labels[pairs].unbind(-1)
-    stacked = torch.from_numpy(np.stack(tables)).to(pairs.device)
-    stacked = stacked.reshape(len(tables), 100, -1)
+    stacked = torch.from_numpy(np.stack(tables)).to(pairs.device).reshape(len(tables), 100, -1)
     rows = (10 * left + right).unsqueeze(-1).expand(-1, -1, stacked.shape[-1])
     return stacked.gather(1, rows)
