@@ -1,7 +1,7 @@
 """modvar: do networks trained on modularly varying goals become more modular?
 
 The rooms, ground floor first (a room imports only those above it in this list): errors, data,
-goals, models, architectures, calibration, settings, training, runs, config, metrics; analysis;
+goals, models, architectures, settings, training, runs, config, metrics; analysis;
 notebook.
 """
 

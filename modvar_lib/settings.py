@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from modvar_lib import architectures, calibration  # noqa: F401 (architectures registers its own)
+from modvar_lib import architectures  # noqa: F401 (it registers its own)
 from modvar_lib.data import DATASETS, RESERVED
 from modvar_lib.errors import InputError, lookup
 from modvar_lib.goals import REGIMES, Schedule, whole_number
@@ -20,7 +20,7 @@ REGISTRIES = {
     "regime": REGIMES,
     "optimizer": OPTIMIZERS,
 }
-EXTRAS = dict.fromkeys([*calibration.COPIES, "seen", "clusterability", "transfer"])
+EXTRAS = dict.fromkeys("untrained shuffled rotated shifted seen clusterability transfer".split())
 NOT_SAVED = {"study", "device", "frames", "extras", "seeds"}  # they do not determine a run
 MAX_SEEDS = 100_000
 NAME = "^[A-Za-z0-9][A-Za-z0-9._]{0,99}$"

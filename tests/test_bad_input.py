@@ -17,10 +17,11 @@ import pytest
 import torch
 from torch import nn
 
-from modvar_lib import calibration, data, goals, metrics, models, notebook, runs, settings, training
+from modvar_lib import data, goals, metrics, models, notebook, runs, settings, training
 from modvar_lib.analysis import study
 from modvar_lib.config import read_config
 from modvar_lib.errors import InputError, command, one_line
+from modvar_lib.metrics import perturbations
 from modvar_lib.metrics.subject import Subject
 from modvar_lib.settings import Settings
 
@@ -202,8 +203,11 @@ CALLS = [  # of public functions, and how the line starts
     (lambda s: study.table("/etc", "runs"), "study: got '/etc'; allowed: "),
     (lambda s: study.write(None, "a/b", "x.csv"), "study: got 'a/b'; allowed: "),
     (lambda s: s.sides("hidden9"), "layer: got 'hidden9'; allowed: hidden1, hidden2"),
-    (lambda s: calibration.rotated(s.network, "hidden9"), "layer: got 'hidden9'; allowed: hidden1"),
-    (lambda s: calibration.shifted(s.network, "readout", 1.0), "layer: got 'readout'; allowed: "),
+    (
+        lambda s: perturbations.rotated(s.network, "hidden9"),
+        "layer: got 'hidden9'; allowed: hidden1",
+    ),
+    (lambda s: perturbations.shifted(s.network, "readout", 1.0), "layer: got 'readout'; allowed: "),
     (own_measure(value=1), "measure: mine gives {'value': 1}; allowed: rows of layer, side, meas"),
     (own_measure(**OTHER), "measure: mine gives {'layer': 'all'"),
     (not_finite, "network: got weights that are not finite; allowed: finite weights"),

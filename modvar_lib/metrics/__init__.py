@@ -1,10 +1,10 @@
-"""Measures of a trained network, one file each. METRICS: {name: Metric}, from a `Subject` to tidy
-rows.
+"""Measures of a trained network, one file each, found here by its `rows` and PROPERTIES. METRICS:
+{name: Metric}, from a `Subject` to tidy rows. EXTRAS cost more than all of them together, and are
+measured where `extras` asks for it.
 
 A row is (layer, side, measure, value, note): `side` is left, right or both; `note` says why a value
 is NaN. Tables add the columns that name the network; `copy`, "trained" or what was done to it; and
-`place`, where a layer is. `clusterability`, in COSTLY, and `transfer`, which trains, cost more than
-all others together: they are measured where `extras` asks for them.
+`place`, where a layer is.
 """
 
 from collections.abc import Callable
@@ -12,17 +12,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
+from math import nan
 from operator import sub, truediv
+from pkgutil import iter_modules
 
 import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from modvar_lib import calibration, data
+from modvar_lib import data
 from modvar_lib.errors import InputError, lookup
-from modvar_lib.metrics import transfer
-from modvar_lib.metrics.subject import Property, Subject, tidy  # noqa: F401 (for a measure of one's own)
+from modvar_lib.metrics.perturbations import PERTURBATIONS
+from modvar_lib.metrics.subject import Property, Subject, tidy  # noqa: F401
 from modvar_lib.runs import KEYS, Run
 from modvar_lib.settings import Settings
 from modvar_lib.training import one_thread
@@ -38,27 +40,25 @@ DIVERGED = f"the network diverged: weights or activations are not finite, or abo
 
 @dataclass(frozen=True)
 class Metric:
-    """rows: Subject -> rows; properties: {name of a measure among its rows: Property}. METRICS
-    takes your own, too: see 10_your_own.ipynb."""
+    """rows: Subject -> rows; properties: {name of a measure among its rows: Property}; followed:
+    what gives its rows through training, if anything; extra: the copies it is measured on where
+    `extras` names it. METRICS takes your own, too: see 10_your_own.ipynb."""
 
     rows: Callable[[Subject], list[dict]]
     properties: dict[str, Property]
+    followed: Callable[[Subject], list[dict]] | None = None
+    extra: tuple[str, ...] = ()
 
 
-def _metrics(*names: str) -> dict[str, Metric]:
-    modules = {name: import_module(f"{__name__}.{name}") for name in names}
-    return {name: Metric(module.rows, module.PROPERTIES) for name, module in modules.items()}
-
-
-LIGHT = _metrics(
-    *("activation_change", "selectivity", "effect_selectivity", "interchange", "separation"),
-    *("purity", "subspace_interchange", "preactivation", "lesion"),
-)
-METRICS = LIGHT | _metrics("digit_selectivity", "weights", "information", "refit")
-COSTLY = _metrics("clusterability")
-# Followed through training, those of DERIVED left out: they follow from others, or tell nothing new
-NARROW = partial(METRICS["subspace_interchange"].rows, widest=512)  # wider layers: at the end only
-FOLLOWED = LIGHT | {"subspace_interchange": replace(METRICS["subspace_interchange"], rows=NARROW)}
+METRICS: dict[str, Metric] = {}
+EXTRAS: dict[str, Metric] = {}
+for _, file, _ in iter_modules(__path__):
+    module = import_module(f"{__name__}.{file}")
+    if hasattr(module, "PROPERTIES"):
+        followed, extra = getattr(module, "FOLLOWED", module.rows), getattr(module, "EXTRA", ())
+        registry = EXTRAS if extra else METRICS
+        registry[file] = Metric(module.rows, module.PROPERTIES, followed, extra)
+# Left out through training: they follow from others, or tell nothing new
 DERIVED = ["zero_norm", "zero_norm_pre", "interchange_percentile"]
 DERIVED += ["activation_change_centred", "activation_change_centred_pre"]
 CHANCE = {  # what is read against its value at chance: (measure, its value at chance, how)
@@ -106,8 +106,7 @@ def against_chance(measures: pd.DataFrame) -> pd.DataFrame:
 
 
 def measure_network(subject: Subject, metrics: dict[str, Metric] | None = None) -> list[dict]:
-    """Rows of all registered measures, or of `metrics`. Errors: InputError if they are not what
-    `Metric` describes."""
+    """Rows of METRICS, or of others. Errors: InputError if they are not what `Metric` describes."""
     table = []
     for name, metric in (METRICS if metrics is None else metrics).items():
         with torch.no_grad():
@@ -120,42 +119,39 @@ def measure_network(subject: Subject, metrics: dict[str, Metric] | None = None) 
 
 
 def measure(run: Run, splits: Splits, pairs: int = PAIRS, copy: str = "trained") -> pd.DataFrame:
-    """Every registered measure of a network, a table with COLUMNS, on draws of its own from
-    held-out digits.
+    """METRICS of a network, a table with COLUMNS, on draws of its own from held-out digits.
 
-    copy: "trained"; or one of `calibration.COPIES`, measured instead; "seen", the score alone, on
-    training digits; or "clusterability" alone. A network that diverged has the rows of any other,
+    copy: "trained"; "untrained" or one of PERTURBATIONS, measured instead; "seen", the score alone,
+    on training digits; or one of EXTRAS alone. A network that diverged has the rows of any other,
     each NaN, with that reason.
     """
-    lookup({"trained": 0, "seen": 0, **calibration.COPIES, **COSTLY}, "copy", copy)
-    subject, note = _subject(run, splits if copy != "seen" else (splits[0], splits[0]), pairs)
-    if copy in calibration.COPIES:
-        subject = replace(subject, network=calibration.COPIES[copy](run, subject))
-    metrics = {"seen": {"score": METRICS["activation_change"]}, "clusterability": COSTLY}.get(copy)
-    table = _table(run, subject, measure_network(subject, metrics), note)
-    return table.assign(copy="trained" if copy in COSTLY else copy)[COLUMNS]
-
-
-def measure_transfer(run: Run, splits: Splits) -> pd.DataFrame:
-    """`transfer` of a network and of the same before its training (copy: untrained), a table with
-    COLUMNS."""
+    metrics, copies = METRICS, (copy,)
+    if copy in EXTRAS:  # which need no draws, or make their own
+        metrics, copies, pairs = {copy: EXTRAS[copy]}, EXTRAS[copy].extra, 20
+    elif copy == "seen":
+        metrics, splits = {"score": METRICS["activation_change"]}, (splits[0], splits[0])
+    elif copy not in ("trained", "untrained"):
+        lookup(PERTURBATIONS, "copy", copy)
     parts = []
-    for copy, epochs in (("trained", None), ("untrained", 0)):
-        subject, note = _subject(run, splits, 20, epochs)
-        rows = transfer.rows(subject.network, splits, subject.seed)
-        parts.append(_table(run, subject, rows, note).assign(copy=copy))
-    return pd.concat(parts)[COLUMNS]
+    for copy in copies:
+        epochs, perturb = 0 if copy == "untrained" else None, PERTURBATIONS.get(copy)
+        table = _measured(run, splits, pairs, metrics, epochs, perturb)
+        parts.append(table.assign(copy=copy))
+    return pd.concat(parts, ignore_index=True)[COLUMNS]
+
+
+measure_transfer = partial(measure, copy="transfer")  # (run, splits) -> of it and of it untrained
 
 
 def measure_training(run: Run, splits: Splits, pairs: int = 2000) -> pd.DataFrame:
-    """The measures in FOLLOWED through training, side `both`: before it, after those epochs of
-    which the run has frames, and at the end. Columns: KEYS, epoch (so many are done), layer, place,
-    side, measure, value (to six digits)."""
-    moments = []
-    for epoch in sorted({0, *run.frames, run.settings.epochs}):
-        subject, note = _subject(run, splits, pairs, epoch)
-        table = _table(run, subject, measure_network(subject, FOLLOWED), note)
-        moments.append(table.assign(epoch=epoch))
+    """What is followed through training, side `both`: before it, after those epochs of which the
+    run has frames, and at the end. Columns: KEYS, epoch (so many are done), layer, place, side,
+    measure, value (to six digits)."""
+    followed = {k: replace(m, rows=m.followed) for k, m in METRICS.items() if m.followed}
+    moments = [
+        _measured(run, splits, pairs, followed, epoch).assign(epoch=epoch)
+        for epoch in sorted({0, *run.frames, run.settings.epochs})
+    ]
     table = pd.concat(moments, ignore_index=True)
     table = table.query("side == 'both' and measure not in @DERIVED").reset_index(drop=True)
     table["value"] = [float(f"{value:.6g}") for value in table["value"]]
@@ -167,11 +163,7 @@ def measure_group(settings: Settings, runs: list[Run]) -> dict[str, pd.DataFrame
     networks that have frames, `training`."""
     splits = data.digits(settings.dataset)
     copies = ["trained", *filter(None, map(str.strip, settings.extras.split(",")))]
-    jobs = [
-        ("measures", measure_transfer if copy == "transfer" else partial(measure, copy=copy), run)
-        for run in runs
-        for copy in copies
-    ]
+    jobs = [("measures", partial(measure, copy=copy), run) for run in runs for copy in copies]
     jobs += [("training", measure_training, run) for run in runs if run.frames]
     label, tables = f"measuring {settings.arm} {settings.group}", {}
     with one_thread(True) as cores, threadpool_limits(1), ThreadPoolExecutor(cores) as pool:
@@ -181,20 +173,19 @@ def measure_group(settings: Settings, runs: list[Run]) -> dict[str, pd.DataFrame
     return {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
 
 
-def _subject(run: Run, splits: Splits, pairs: int, epochs: int | None = None):
-    """A Subject, and why it has no values if the network diverged: then the untrained one stands
-    in, for the names of rows."""
-    seed, network = run.settings.seed, run.network(epochs)
+def _measured(run, splits, pairs, metrics, epochs, perturb=None) -> pd.DataFrame:
+    """Rows of a network as it was after so many epochs, or of a perturbation of it. If it diverged,
+    the untrained one stands in, for the names of rows."""
+    seed, network, note = run.settings.seed, run.network(epochs), DIVERGED
     draws = torch.from_numpy(data.evaluation_pairs(seed, pairs, len(splits[1])))
+    subject = Subject(run.network(0), splits, draws[:20], seed)
     if all((weight.abs() <= HUGE).all() for weight in network.parameters()):
-        subject = Subject(network, splits, draws, seed)
-        if all((parts.energy <= HUGE**2).all() for parts in subject.anova.values()):
-            return subject, ""
-    return Subject(run.network(0), splits, draws[:20], seed), DIVERGED
-
-
-def _table(run: Run, subject: Subject, rows: list[dict], note: str) -> pd.DataFrame:
+        whole = Subject(network, splits, draws, seed)
+        if all((parts.energy <= HUGE**2).all() for parts in whole.anova.values()):
+            subject, note = whole, ""
+    if perturb:
+        subject = replace(subject, network=perturb(subject))
+    table = pd.DataFrame(measure_network(subject, metrics), columns=ROW).assign(**run.key)
     places = dict.fromkeys(subject.layers, "hidden") | dict(zip(reversed(subject.layers), PLACES))
-    table = pd.DataFrame(rows, columns=ROW).assign(**run.key)
     table["place"] = [places.get(layer, layer) for layer in table["layer"]]
-    return table.assign(value=float("nan"), note=note) if note else table
+    return table.assign(value=nan, note=note) if note else table

@@ -8,12 +8,10 @@ vectors of U units,
 
 Range: 0 (the half does not matter) upwards; sqrt(2) for orthogonal vectors of equal norm. Chance:
 none; it falls as a constant offset of the activations grows, and does not change when the layer is
-rotated: it holds no notion of a module. Undefined when |v| or |w| is 0, as where all ReLUs are
-silent: such pairs are left out, and their share is `zero_norm`. The score is NaN, with the reason,
-when every pair is undefined. Sides: `left` exchanges the left digit, `right` the right one; `both`
-is the mean of the two. Layers: each named layer, and `pooled`, all hidden layers concatenated (all
-but the readout). `activation_change` and `zero_norm` take activations after the nonlinearity,
-`_pre` those before it (the same for a layer without one, such as the bottleneck of `mlp`).
+rotated: it holds no notion of a module. Pairs with |v| or |w| of 0, as where all ReLUs are silent,
+are left out, and their share is `zero_norm`; NaN, with the reason, when all are. Sides: `left`
+exchanges the left digit, `right` the right one. Layers: each, and `pooled`, all but the readout as
+one vector. `_pre`: the same before the nonlinearity.
 
 What it is made of, by the functional ANOVA (see `subject`; V_L, V_R, V_I summed over units):
 - `offset_share` rho = |mean vector|² / E|h|², 0 to 1: the share of the activations' energy that is
@@ -28,21 +26,12 @@ Source: Olli Järviniemi's comment on "Ten experiments in modularity, which we'd
 (McDougall, Bushnaq and Avery, LessWrong, 2022).
 """
 
+from math import inf, nan
+
 import torch
 from torch import Tensor
 
-from modvar_lib.data import halves
-from modvar_lib.metrics.subject import (
-    CHUNK,
-    INF,
-    NOTHING_VARIES,
-    Anova,
-    Property,
-    Subject,
-    sided,
-    tidy,
-)
-from modvar_lib.models import activations
+from modvar_lib.metrics.subject import CHUNK, NOTHING_VARIES, Anova, Property, Subject, sided, tidy
 
 NAMES = {
     "post": ("activation_change", "zero_norm"),
@@ -54,22 +43,20 @@ SIDED = ("exchanged_share", "activation_change_centred", "activation_change_expe
 PARTS = (OFFSET, *SIDED)
 SILENT = "the layer is silent on every pair"
 PROPERTIES = {
-    "activation_change": Property(0, INF, ("permutation", "rotation")),
-    "activation_change_pre": Property(0, INF, ("permutation",)),
+    "activation_change": Property(0, inf, ("permutation", "rotation")),
+    "activation_change_pre": Property(0, inf, ("permutation",)),
     "zero_norm": Property(0, 1, ("permutation", "rescaling", "rotation")),
     "zero_norm_pre": Property(0, 1, ("permutation", "rescaling")),
-    **{
-        name: Property(0, high, ("permutation", "rotation", "swap"))
-        for name, high in zip(PARTS, (1, 1, 2**0.5, 2**0.5))
-    },
+    **dict.fromkeys(PARTS[:2], Property(0, 1, ("permutation", "rotation", "swap"))),
+    **dict.fromkeys(PARTS[2:], Property(0, 2**0.5, ("permutation", "rotation", "swap"))),
 }
 
 
 def score(v: Tensor, w: Tensor) -> Tensor:
     """|v - w| / sqrt(|v| |w|), NaN where |v| or |w| is 0: [..., U] and [..., U] -> [...], float64.
 
-    >>> score(torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([[4.0, 3.0], [1.0, 0.0]])).round(decimals=4).tolist()
-    [0.2828, nan]
+    >>> score(torch.tensor([[3.0, 4], [0, 0]]), torch.tensor([[4.0, 3], [1, 0]])).tolist()
+    [0.282842712474619, nan]
     """
     v, w = v.double(), w.double()
     norms = v.norm(dim=-1) * w.norm(dim=-1)
@@ -77,11 +64,10 @@ def score(v: Tensor, w: Tensor) -> Tensor:
 
 
 def rows(subject: Subject) -> list[dict]:
-    """Rows of every layer and of `pooled`: the score, the share of pairs without one, and the
-    score's parts."""
+    """The score, the share of pairs without one, and the score's parts."""
     chunks, table = [_scores(subject, draws) for draws in subject.draws.split(CHUNK)], []
-    for layer, when in chunks[0]["left"]:
-        scores = [torch.cat([chunk[side][layer, when] for chunk in chunks]) for side in EXCHANGED]
+    for when, layer in chunks[0]["left"]:
+        scores = [torch.cat([chunk[side][when, layer] for chunk in chunks]) for side in EXCHANGED]
         means = [float(side.nanmean()) for side in scores]
         undefined = [float(side.isnan().double().mean()) for side in scores]
         table += sided(layer, dict(zip(NAMES[when], (means, undefined))), SILENT)
@@ -94,13 +80,11 @@ def score_parts(anovas: dict[str, Anova], suffix: str = "") -> list[dict]:
     table, layers = [], list(anovas)
     for name, group in [*((layer, [layer]) for layer in layers), ("pooled", layers[:-1])]:
         parts = [anovas[layer] for layer in group]
-        names = ("total", "energy", "left", "right", "interaction")
-        total, energy, *served, interaction = (
-            sum(float(getattr(part, n).sum()) for part in parts) for n in names
-        )
-        offset = sum(float((part.mean**2).sum()) for part in parts)
-        offset = min(offset / energy, 1.0) if energy else float("nan")  # above 1 by rounding
-        shares = [(one + interaction) / total if total else float("nan") for one in served]
+        units = ((a.total, a.energy, a.left, a.right, a.interaction, a.mean**2) for a in parts)
+        sums = (sum(float(values.sum()) for values in of) for of in zip(*units))
+        total, energy, *served, interaction, offset = sums
+        offset = min(offset / energy, 1.0) if energy else nan  # above 1 by rounding
+        shares = [(one + interaction) / total if total else nan for one in served]
         centred = [(2 * share) ** 0.5 for share in shares]
         expected = [value * (1 - offset) ** 0.5 for value in centred]
         values = {f"{part}{suffix}": v for part, v in zip(SIDED, (shares, centred, expected))}
@@ -110,14 +94,13 @@ def score_parts(anovas: dict[str, Anova], suffix: str = "") -> list[dict]:
 
 
 def _scores(subject: Subject, draws: Tensor) -> dict[str, dict[tuple[str, str], Tensor]]:
-    """{side: {(layer, "pre" | "post"): [N]}}, `pooled` among the layers."""
+    """{side: {("pre" | "post", layer): [N]}}, `pooled` among the layers."""
 
     def taps(columns: list[int]) -> dict[tuple[str, str], Tensor]:
-        _, seen = activations(subject.network, halves(subject.digits.images, draws[:, columns]))
-        for when in NAMES:
-            hidden = [h for (layer, w), h in seen.items() if w == when and layer != "readout"]
-            seen["pooled", when] = torch.cat(hidden, 1)
-        return seen
+        seen = subject.taps(draws[:, columns])
+        for layers in seen.values():
+            layers["pooled"] = torch.cat(list(layers.values())[:-1], 1)
+        return {(when, layer): h for when, layers in seen.items() for layer, h in layers.items()}
 
     before = taps([0, 1])
     after = {side: taps(columns) for side, columns in EXCHANGED.items()}

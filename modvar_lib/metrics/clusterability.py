@@ -10,71 +10,73 @@ clusters, Σ cut / vol; lower is more clustered.
 - `cluster_z` = (n-cut - mean) / sd over the shuffles; `cluster_percentile`: share of them with a
   lower n-cut, 0 to 1.
 
-Clusters of a network follow depth as readily as sides: K = 2 cuts it front from back. After
-training with an L1 penalty a shuffle moves the many zeros and breaks the graph apart: no fair null.
-One eigenproblem per shuffle: about 4 s per `mlp`. NaN, with the reason, where a layer is not an
-affine map of the layer before. Source: Filan et al., Clusterability in Neural Networks,
-arXiv:2103.03386.
+Clusters follow depth as readily as sides: K = 2 cuts a network front from back. After training with
+an L1 penalty a shuffle moves the many zeros and breaks the graph apart: no fair null. NaN, with the
+reason, where a layer is not an affine map of the layer before, or its units are not ReLUs. Source:
+Filan et al., Clusterability in Neural Networks, arXiv:2103.03386.
 """
+
+from itertools import pairwise
+from math import inf, nan
 
 import numpy as np
 from scipy import sparse
 from sklearn.cluster import SpectralClustering
+from torch import nn
 
-from modvar_lib.metrics.subject import INF, NOT_AFFINE, PIXELS, Property, Subject, tidy
+from modvar_lib.metrics.subject import NOT_AFFINE, PIXELS, Property, Subject, tidy
 from modvar_lib.metrics.weights import affine_map
 
-CLUSTERS = 12
+EXTRA = ("trained",)
+CLUSTERS, SHUFFLES = 12, 20
+NOT_RELU = "a layer before the bottleneck has units that are not ReLUs"
 PROPERTIES = {
     "cluster_ncut": Property(0, CLUSTERS, ("permutation", "rescaling")),
     "cluster_ncut_shuffled": Property(0, CLUSTERS, ()),
-    "cluster_z": Property(-INF, INF, (), -1),
+    "cluster_z": Property(-inf, inf, (), -1),
     "cluster_percentile": Property(0, 1, (), -1),
 }
 
 
-def rows(subject: Subject, shuffles: int = 20) -> list[dict]:
+def rows(subject: Subject) -> list[dict]:
     """A row of each measure, of the whole network: layer `all`."""
-    maps = [
-        affine_map(subject.network, *pair)
-        for pair in zip([PIXELS, *subject.layers], subject.layers)
-    ]
-    values = (float("nan"),) * 4
-    if all(maps):
-        layers, random = (
-            [weight.double().numpy() for weight, _ in maps],
-            np.random.default_rng(subject.seed),
-        )
-        own, null = ncut(layers, CLUSTERS, subject.seed), np.empty(shuffles)
-        for i in range(shuffles):
-            null[i] = ncut(
-                [random.permuted(w.ravel()).reshape(w.shape) for w in layers], CLUSTERS, i
-            )
-        values = own, null.mean(), (own - null.mean()) / null.std(ddof=1), (null < own).mean()
-    return tidy("all", dict(zip(PROPERTIES, map(float, values))), NOT_AFFINE)
+    maps = [affine_map(subject.network, *pair) for pair in pairwise([PIXELS, *subject.layers])]
+    hidden = [getattr(subject.network, layer) for layer in subject.layers[:-2]]
+    relu = all(isinstance(layer, nn.Sequential) and type(layer[-1]) is nn.ReLU for layer in hidden)
+    if not (all(maps) and relu):
+        return tidy("all", dict.fromkeys(PROPERTIES, nan), NOT_RELU if all(maps) else NOT_AFFINE)
+    layers = [weight.double().numpy() for weight, _ in maps]
+    random, own, null = (
+        np.random.default_rng(subject.seed),
+        ncut(layers, CLUSTERS, subject.seed),
+        [],
+    )
+    for i in range(SHUFFLES):
+        shuffled = [random.permuted(weight.ravel()).reshape(weight.shape) for weight in layers]
+        null.append(ncut(shuffled, CLUSTERS, i))
+    null = np.array(null)
+    values = own, null.mean(), (own - null.mean()) / null.std(ddof=1), (null < own).mean()
+    return tidy("all", dict(zip(PROPERTIES, map(float, values))), "")
 
 
 def ncut(layers: list[np.ndarray], clusters: int, seed: int) -> float:
     """Normalised cut of the spectral clusters of a network's weights, [units, inputs] per layer."""
-    graph, options = (
-        adjacency(layers),
-        {"affinity": "precomputed", "assign_labels": "cluster_qr", "random_state": seed},
+    graph = adjacency(layers)
+    clustering = SpectralClustering(
+        clusters, affinity="precomputed", assign_labels="cluster_qr", random_state=seed
     )
-    return cut(graph, SpectralClustering(clusters, **options).fit_predict(graph))
+    return cut(graph, clustering.fit_predict(graph))
 
 
 def adjacency(layers: list[np.ndarray]) -> sparse.csr_array:
-    """Of the graph of absolute weights, symmetric, without nodes that have no edge (pixels that no
-    unit reads)."""
+    """Of the graph of absolute weights, symmetric, without nodes that have no edge."""
     scaled, norm, pixels = [], 1.0, layers[0].shape[1]
     for i, weight in enumerate(layers):
         weight = np.abs(weight) * norm
         norm = np.linalg.norm(weight, axis=1)
         norm = np.where((norm > 0) & (i < len(layers) - 2), norm, 1)  # hidden layers have ReLUs
         scaled.append(weight / norm[:, None])
-    maps = sparse.block_diag(
-        scaled
-    )  # its columns are all nodes but the outputs, its rows all nodes but the pixels
+    maps = sparse.block_diag(scaled)  # columns: all nodes but the outputs; rows: all but the pixels
     size = pixels + maps.shape[0]
     graph = sparse.coo_array((maps.data, (maps.row + pixels, maps.col)), shape=(size, size)).tocsr()
     graph = graph + graph.T

@@ -14,29 +14,27 @@ the reason, where a side has no unit. Sources: Alain and Bengio, arXiv:1610.0164
 Béna and Goodman, arXiv:2106.02626 (F).
 """
 
+from math import inf, nan
+
 import numpy as np
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 from torch import Tensor
 
-from modvar_lib.metrics.subject import INF, ONE_SIDE, Property, Subject, sided, tidy
+from modvar_lib.metrics.subject import ONE_SIDE, Property, Subject, sided, tidy
 
-PAIRS = 5000
+FOLLOWED, PAIRS = None, 5000
+PROBES = Property(-inf, 1, ("permutation", "rotation"))
 PROPERTIES = {
-    **dict.fromkeys(
-        ("probe_r2", "probe_r2_sum", "probe_r2_difference"),
-        Property(-INF, 1, ("permutation", "rotation")),
-    ),
+    **dict.fromkeys(("probe_r2", "probe_r2_sum", "probe_r2_difference"), PROBES),
     "specialisation": Property(0, 1, ("permutation",), 1),
 }
 
 
 def rows(subject: Subject) -> list[dict]:
-    """Rows of every layer: `probe_r2` of each side, the other measures once."""
+    """`probe_r2` of each side, the other measures once."""
 
-    def problem(
-        pairs: Tensor,
-    ) -> tuple[dict[str, Tensor], np.ndarray]:  # activations and targets [n, 4]
+    def problem(pairs: Tensor) -> tuple[dict[str, Tensor], np.ndarray]:  # layers, targets [n, 4]
         x, y = subject.digits.labels[pairs].unbind(-1)
         return subject.activations(pairs), np.stack([x, y, x + y, x - y], -1).astype(np.float32)
 
@@ -46,27 +44,23 @@ def rows(subject: Subject) -> list[dict]:
     for layer in subject.layers:
         x, z = fitted[layer].numpy(), scored[layer].numpy()
         left, right, total, difference = map(float, probe(x, z, known, hidden))
-        values = {
-            "probe_r2_sum": total,
-            "probe_r2_difference": difference,
-            "specialisation": float("nan"),
-        }
-        groups = [units.numpy() for units in subject.sides(layer).values()]
+        apart, groups = nan, [units.numpy() for units in subject.sides(layer).values()]
         if all(units.any() for units in groups):
-            by_side = (
+            of_left, of_right = (
                 probe(x[:, units], z[:, units], known[:, :2], hidden[:, :2]).clip(min=0)
                 for units in groups
             )
-            of_left, of_right = (float(of_x - of_y) for of_x, of_y in by_side)
-            values["specialisation"] = abs(of_left - of_right) / 2
-        table += sided(layer, {"probe_r2": (left, right)}) + tidy(layer, values, ONE_SIDE)
+            apart = abs(float(of_left[0] - of_left[1]) - float(of_right[0] - of_right[1])) / 2
+        table += sided(layer, {"probe_r2": (left, right)})
+        values = (total, difference, apart)
+        table += tidy(layer, dict(zip(list(PROPERTIES)[1:], values)), ONE_SIDE)
     return table
 
 
 def probe(x: np.ndarray, z: np.ndarray, known: np.ndarray, hidden: np.ndarray) -> np.ndarray:
     """Held-out R² of each target: fitted on activations x [n, U] and targets [n, T], scored on z
-    and `hidden`. Units keep their sizes against each other: one that is almost never on would be
-    blown up by a scale of its own."""
+    and `hidden`. One scale for all units: one that is almost never on would be blown up by its
+    own."""
     x, z = x.astype(np.float64), z.astype(np.float64)
     mean = x.mean(0)
     scale = (x - mean).std() or 1.0

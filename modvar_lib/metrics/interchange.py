@@ -17,54 +17,54 @@ a side or the answer never varies. Source: Geiger et al., Causal Abstractions of
 NeurIPS 2021, arXiv:2106.02997.
 """
 
+from math import inf, nan
+
 import torch
 from torch import Tensor
 
 from modvar_lib import data
-from modvar_lib.metrics.subject import INF, NO_UNIT, Property, Subject, sided
+from modvar_lib.metrics.subject import NO_UNIT, Property, Subject, quadruples, sided
+from modvar_lib.models import run_from
 
 DRAWS, RANDOM_SETS = 500, 10
 CONSTANT = "the answer never varies"
 PROPERTIES = {
-    "interchange_error": Property(0, INF, ("permutation", "rescaling", "swap"), -1),
-    "interchange_error_random": Property(0, INF, ()),
+    "interchange_error": Property(0, inf, ("permutation", "rescaling", "swap"), -1),
+    "interchange_error_random": Property(0, inf, ()),
     "interchange_percentile": Property(0, 1, ()),
 }
 
 
 def rows(subject: Subject) -> list[dict]:
     """Rows of each side, of every layer but the readout."""
-    (four,) = subject.quadruples(DRAWS)  # [4, n, 2]
-    pictures = data.halves(subject.digits.images, four[0])
-    target = {
-        side: subject.activations(pairs)["readout"]
-        for side, pairs in zip(("left", "right"), four[1:3])
-    }
-    variance = torch.cat(list(target.values())).double().var(0, correction=0).sum()
-    base, source = (subject.activations(four[i]) for i in (0, 3))
-    generator, table = subject.generator(), []
+    (four,) = quadruples(subject.draws[:DRAWS])
+    pictures, generator, table = (
+        data.halves(subject.digits.images, four[0]),
+        subject.generator(),
+        [],
+    )
+    base, left, right, source = map(subject.activations, four)
+    target = {"left": left["readout"], "right": right["readout"]}
+    variance = torch.cat([*target.values()]).double().var(0, correction=0).sum()
 
     def error(layer: str, units: Tensor, side: str) -> float:
-        out = subject.answer(layer, torch.where(units, source[layer], base[layer]), pictures)
-        return float((out - target[side]).double().square().sum(1).mean() / variance)
+        changed = torch.where(units, source[layer], base[layer])
+        answer = run_from(subject.network, layer, changed, pictures)
+        return float((answer - target[side]).double().square().sum(1).mean() / variance)
 
     for layer in subject.layers[:-1]:
         live, by_side = torch.nonzero(subject.anova[layer].total > 0).flatten(), []
         for side, units in subject.sides(layer).items():
             if not units.any() or variance == 0:
-                by_side.append([float("nan")] * 3)
+                by_side.append([nan] * 3)
                 continue
             orders = [torch.randperm(len(live), generator=generator) for _ in range(RANDOM_SETS)]
-            sets = [
-                torch.zeros_like(units).index_fill(0, live[order[: units.sum()]], True)
-                for order in orders
-            ]
+            chosen = [live[order[: units.sum()]] for order in orders]
+            sets = [torch.zeros_like(units).index_fill(0, some, True) for some in chosen]
             split = error(layer, units, side)
-            at_random = torch.tensor([error(layer, chosen, side) for chosen in sets]).double()
-            by_side.append(
-                [split, float(at_random.mean()), float((at_random < split).double().mean())]
-            )
-        table += sided(
-            layer, dict(zip(PROPERTIES, zip(*by_side))), CONSTANT if variance == 0 else NO_UNIT
-        )
+            at_random = torch.tensor([error(layer, some, side) for some in sets]).double()
+            lower = (at_random < split).double().mean()
+            by_side.append([split, float(at_random.mean()), float(lower)])
+        why = CONSTANT if variance == 0 else NO_UNIT
+        table += sided(layer, dict(zip(PROPERTIES, zip(*by_side))), why)
     return table

@@ -16,49 +16,47 @@ Of every layer that has a nonlinearity, where a unit is on for a picture if its 
 
 `effective_dimensions` = (tr S)² / tr S², 1 to U: of the covariance S of a layer's activations after
 the nonlinearity. Nothing here says anything of modules: it is what the score responds to. Over the
-first 1,000 draws; for the last three lines, the pictures (L, R) and their mirrors. NaN, with the
-reason, for a layer without a nonlinearity or in which nothing varies. Sources: Sokar et al., ICML
-2023, arXiv:2302.12902 (dormant neurons); Roy and Vetterli, EUSIPCO 2007 (effective dimensions).
+first draws; the last four, over the pictures (L, R) and their mirrors. NaN, with the reason, for a
+layer without a nonlinearity or in which nothing varies. Sources: Sokar et al., ICML 2023,
+arXiv:2302.12902 (dormant neurons); Roy and Vetterli, EUSIPCO 2007 (effective dimensions).
 """
+
+from math import inf, nan
 
 import torch
 
 from modvar_lib.metrics.activation_change import PARTS, score_parts
 from modvar_lib.metrics.activation_change import PROPERTIES as AFTER
-from modvar_lib.metrics.subject import INF, NOTHING_VARIES, Property, Subject, anova, tidy
+from modvar_lib.metrics.subject import NOTHING_VARIES, Property, Subject, anova, tidy
 
 RARELY = 0.01
 LINEAR = "no nonlinearity in this layer"
 ACTIVITY = ("dormant", "active_share", "preactivation_mean")
 PROPERTIES = {
     **{f"{name}_pre": Property(0, AFTER[name].high, ("permutation", "swap")) for name in PARTS},
-    "mean_norm_pre": Property(0, INF, ("permutation",)),
-    "norm_spread_pre": Property(0, INF, ("permutation",)),
+    **dict.fromkeys(("mean_norm_pre", "norm_spread_pre"), Property(0, inf, ("permutation",))),
     **dict.fromkeys(ACTIVITY[:2], Property(0, 1, ("permutation", "rescaling"))),
-    "preactivation_mean": Property(-INF, INF, ("permutation",)),
-    "effective_dimensions": Property(1, INF, ("permutation", "rotation")),
+    "preactivation_mean": Property(-inf, inf, ("permutation",)),
+    "effective_dimensions": Property(1, inf, ("permutation", "rotation")),
 }
 
 
 def rows(subject: Subject) -> list[dict]:
-    """A row of each measure, and of each side of those that have sides."""
-    before = {layer: subject.first_taps[layer, "pre"] for layer in subject.layers}
+    before = subject.first_taps["pre"]
     table, hidden = score_parts(anova([before]), "_pre"), list(before.values())[:-1]
     for name, h in (before | {"pooled": torch.cat(hidden, -1)}).items():
         vectors = h.double().flatten(0, 1)
-        norms = vectors.norm(dim=1)
+        norms, mean = vectors.norm(dim=1), float(vectors.mean(0).norm())
         spread = float(norms.std(correction=0) / norms.mean())
-        mean = float(vectors.mean(0).norm())
         table += tidy(name, {"mean_norm_pre": mean, "norm_spread_pre": spread}, NOTHING_VARIES)
     for layer in subject.layers:
-        after, values = subject.first[layer][0], [float("nan")] * 3
+        after, values, dimensions = subject.first[layer][0], [nan] * 3, nan
         if before[layer].data_ptr() != subject.first[layer].data_ptr():
             on = (after != 0).double()
             rare = float((on.mean(0) < RARELY).double().mean())
             values = rare, float(on.mean()), float(before[layer][0].double().mean())
         centred = after.double() - after.double().mean(0)
         spread = centred.T @ centred
-        dimensions = float("nan")
         if spread.trace() > 1e-10 * after.double().square().sum():
             dimensions = float(spread.trace() ** 2 / spread.square().sum())
         table += tidy(layer, dict(zip(ACTIVITY, values)), LINEAR)

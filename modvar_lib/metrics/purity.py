@@ -7,10 +7,12 @@ With V_L, V_R and V_I of each unit (see `subject`), V their sum, and w = E|∂ou
 - `effect_balance` = Σ w (V_L - V_R) / Σ w V, -1 (right only) to 1 (left only).
 
 Nothing is subtracted: the value at chance is that of a rotated copy of the network. Scaling a ReLU
-unit, undone in the next layer, changes nothing. Every layer but the readout, over the first 1,000
-draws. NaN, with the reason, where nothing varies, the output does not depend on the layer, or the
-layer ignores a side. Source: this project's; the parts of variance are those of `subject`.
+unit, undone in the next layer, changes nothing. Every layer but the readout, over the first draws.
+NaN, with the reason, where nothing varies, the output does not depend on the layer, or the layer
+ignores a side. Source: this project's; the parts of variance are those of `subject`.
 """
+
+from math import nan
 
 from modvar_lib.metrics.subject import Property, Subject, tidy
 
@@ -21,15 +23,14 @@ PROPERTIES = {
 
 
 def rows(subject: Subject) -> list[dict]:
-    """A row of both measures for every layer but the readout."""
     table = []
     for layer, gradients in subject.gradients.items():
         parts, weight = subject.first_anova[layer], gradients.diagonal()
         total, lead = (weight * parts.total).sum(), weight * (parts.left - parts.right)
         left, right = (float(side.clamp(min=0).sum() / total) for side in (lead, -lead))
-        undefined, balance = subject.undefined(layer), left - right
-        values = [float("nan")] * 2
-        if not undefined:
-            values = [2 * min(left, right) / (1 - abs(balance)), balance]
-        table += tidy(layer, dict(zip(PROPERTIES, values)), undefined)
+        purity, why = nan, subject.undefined(layer)
+        if not why:
+            purity = 2 * min(left, right) / (1 - abs(left - right))
+        values = {"purity": purity, "effect_balance": nan if why else left - right}
+        table += tidy(layer, values, why)
     return table

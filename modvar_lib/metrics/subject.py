@@ -16,18 +16,18 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import chain, islice
 from math import isnan
 
 import torch
 from torch import Tensor, nn
 
 from modvar_lib import data, models
-from modvar_lib.calibration import haar  # noqa: F401 (for measures)
 from modvar_lib.errors import InputError, lookup
 
 FOUR = [0, 1], [2, 1], [0, 3], [2, 3]  # columns of a draw: its four pairs
 MIRRORED = [1, 0, 3, 2]  # left for right
-CHUNK, INF = 1000, float("inf")  # draws at a time; a bound
+CHUNK = 1000  # draws at a time
 PIXELS = "pixels"  # what comes before the first layer
 NOTHING_VARIES, NOT_AFFINE = "nothing varies in this layer", "not an affine map of the layer before"
 NO_EFFECT = "the output does not depend on this layer"
@@ -36,10 +36,9 @@ NO_UNIT, ONE_SIDE = "no unit serves this side", "no unit serves one of the sides
 
 @dataclass(frozen=True)
 class Property:
-    """What a measure declares, and the tests hold it to. low, high: bounds. modular: 1 if more is
-    so, -1 if less, 0 if it does not say. invariant: to `permutation` of a layer's units,
-    `rescaling` of ReLU units, `rotation` of a layer (each undone in the next layer), `swap` of the
-    sides (`left` and `right` trade places)."""
+    """What a measure declares, and tests hold it to. low, high: bounds. invariant: to `permutation`
+    of a layer's units, `rescaling` of ReLU units, `rotation` of a layer (each undone in the next
+    layer), `swap` of the sides. modular: 1 if more is so, -1 if less, 0 if it does not say."""
 
     low: float
     high: float
@@ -49,8 +48,7 @@ class Property:
 
 @dataclass(frozen=True)
 class Anova:
-    """Of one layer, [U] each, float64: variances (0 or more; single estimates below 0 are clipped),
-    means, and E h²."""
+    """Of one layer, [U] each, float64: variances (estimates below 0 are clipped), means, E h²."""
 
     left: Tensor
     right: Tensor
@@ -78,7 +76,8 @@ class Anova:
 @dataclass(frozen=True)
 class Subject:
     """A network and what it is measured on. splits: training and test digits; draws: [N, 4] rows of
-    the test digits; seed: of the random choices that measures make (shuffles, rotations, sets)."""
+    the test digits; seed: of the random choices that measures make. `first`: of the first 1,000
+    draws and their mirrors, for measures that need no more."""
 
     network: nn.Module
     splits: tuple[data.Digits, data.Digits]
@@ -95,57 +94,50 @@ class Subject:
         return self.splits[1]
 
     @torch.no_grad()
-    def taps(self, pairs: Tensor, digits: data.Digits | None = None) -> dict:
-        """{(layer, "pre" | "post"): [..., U]} for rows (left, right), [..., 2], of test digits, or
-        of others."""
-        images = (digits or self.digits).images
-        _, seen = models.activations(self.network, data.halves(images, pairs.flatten(0, -2)))
-        return {tap: h.unflatten(0, pairs.shape[:-1]) for tap, h in seen.items()}
+    def taps(self, pairs: Tensor, digits: data.Digits | None = None) -> dict[str, dict]:
+        """{"pre" | "post" the nonlinearity: {layer: [..., U]}} for rows (left, right), [..., 2], of
+        test digits, or of others."""
+        pictures = data.halves((digits or self.digits).images, pairs.flatten(0, -2))
+        _, seen = models.activations(self.network, pictures)
+        found = {"pre": {}, "post": {}}
+        for (layer, when), h in seen.items():
+            found[when][layer] = h.unflatten(0, pairs.shape[:-1])
+        return found
 
     def activations(self, pairs: Tensor, digits: data.Digits | None = None) -> dict[str, Tensor]:
-        """{layer: [..., U]} after the nonlinearity; see `taps`."""
-        seen = self.taps(pairs, digits)
-        return {layer: h for (layer, when), h in seen.items() if when == "post"}
-
-    @torch.no_grad()
-    def answer(self, layer: str, values: Tensor, pictures: Tensor) -> Tensor:
-        """The network's answers [n, K] to pictures [n, 2, 28, 28] when the activations of a layer
-        are `values` [n, U] instead."""
-        return models.run_from(self.network, layer, values, pictures)
-
-    def quadruples(self, count: int | None = None) -> Iterator[Tensor]:
-        """Rows (left, right) of the four pairs, [4, n, 2], of the first `count` draws and their
-        mirrors, in chunks."""
-        yield from quadruples(self.draws[:count])
+        """{layer: [..., U]}: `taps` after the nonlinearity."""
+        return self.taps(pairs, digits)["post"]
 
     @cached_property
-    def first_taps(self) -> dict[tuple[str, str], Tensor]:
-        """{(layer, "pre" | "post"): [4, n, U]} on the first chunk of quadruples, for measures that
-        need no more draws than that."""
-        return self.taps(next(self.quadruples()))
+    def first_pairs(self) -> Tensor:
+        """[4, n, 2] rows of the four pairs."""
+        return next(quadruples(self.draws))
 
     @cached_property
+    def first_taps(self) -> dict[str, dict]:
+        """{"pre" | "post": {layer: [4, n, U]}}."""
+        return self.taps(self.first_pairs)
+
+    @property
     def first(self) -> dict[str, Tensor]:
-        """{layer: [4, n, U]}: `first_taps` after the nonlinearity."""
-        return {layer: h for (layer, when), h in self.first_taps.items() if when == "post"}
+        """{layer: [4, n, U]} after the nonlinearity."""
+        return self.first_taps["post"]
 
     @cached_property
     def first_anova(self) -> dict[str, Anova]:
-        """Of every layer, over the first chunk."""
         return anova([self.first])
 
     @cached_property
     def anova(self) -> dict[str, Anova]:
         """Of every layer, over all draws."""
-        return anova(
-            self.activations(four) if i else self.first for i, four in enumerate(self.quadruples())
-        )
+        others = islice(quadruples(self.draws), 1, None)
+        return anova(chain([self.first], map(self.activations, others)))
 
     @cached_property
     def gradients(self) -> dict[str, Tensor]:
-        """E of the gradient ∂output/∂h times its transpose, over the first chunk and summed over
+        """E of the gradient ∂output/∂h times its transpose, over the first draws and summed over
         outputs: {layer: [U, U]}, float64, all but the readout."""
-        four, tapped, moments = next(self.quadruples()), {}, dict.fromkeys(self.layers[:-1], 0.0)
+        tapped, moments = {}, dict.fromkeys(self.layers[:-1], 0.0)
 
         def tap(layer: str, h: Tensor) -> Tensor:  # the activations that gradients are taken of
             tapped[layer] = h.requires_grad_()
@@ -153,29 +145,28 @@ class Subject:
 
         with torch.enable_grad(), ExitStack() as stack:
             for layer in moments:
-                stack.enter_context(
-                    models.patch_activations(self.network, layer, partial(tap, layer))
-                )
-            for pairs in four:
+                patch = models.patch_activations(self.network, layer, partial(tap, layer))
+                stack.enter_context(patch)
+            for pairs in self.first_pairs:
                 for output in self.network(data.halves(self.digits.images, pairs)).sum(0):
                     found = torch.autograd.grad(
                         output, tuple(tapped.values()), retain_graph=True, materialize_grads=True
                     )
                     for layer, gradient in zip(tapped, found):
                         moments[layer] = moments[layer] + gradient.double().T @ gradient.double()
-        return {layer: total / four[..., 0].numel() for layer, total in moments.items()}
+        count = self.first_pairs[..., 0].numel()
+        return {layer: total / count for layer, total in moments.items()}
 
     def undefined(self, layer: str) -> str:
         """Why nothing can be said of two sides in a layer; empty where something can."""
         parts, weight = self.first_anova[layer], self.gradients[layer].diagonal()
         if not parts.total.sum() > 1e-10 * parts.energy.sum():
             return NOTHING_VARIES
-        sides = [
-            float((weight * (side + parts.interaction)).sum()) for side in (parts.left, parts.right)
-        ]
-        if not max(sides) > 0:
+        served = (side + parts.interaction for side in (parts.left, parts.right))
+        least, most = sorted(float((weight * side).sum()) for side in served)
+        if not most > 0:
             return NO_EFFECT
-        return "" if min(sides) > 1e-6 * max(sides) else "the layer ignores a side"
+        return "" if least > 1e-6 * most else "the layer ignores a side"
 
     @property
     def layers(self) -> list[str]:
@@ -191,26 +182,21 @@ class Subject:
 
 
 def quadruples(draws: Tensor, chunk: int = CHUNK) -> Iterator[Tensor]:
-    """Rows (left, right) of the four pairs, [4, n, 2], of draws [N, 4] and their mirrors, in chunks
-    of so many draws."""
+    """Rows (left, right) of the four pairs, [4, n, 2], of draws [N, 4] and their mirrors, so many
+    draws at a time."""
     for part in draws.split(chunk):
         both = torch.cat([part, part[:, MIRRORED]])
         yield torch.stack([both[:, columns] for columns in FOUR])
 
 
 def anova(parts: Iterable[dict[str, Tensor]]) -> dict[str, Anova]:
-    """Of every layer, from an iterable of {layer: activations on the four pairs, [4, n, U]}."""
+    """Of every layer, from {layer: activations on the four pairs, [4, n, U]} of some draws each."""
     sums, count = {}, 0
     for part in parts:
         for layer, four in part.items():
             a, b, c, d = four.double()
-            terms = (
-                (a - b) ** 2,
-                (a - c) ** 2,
-                (a - b - c + d) ** 2,
-                a + b + c + d,
-                a**2 + b**2 + c**2 + d**2,
-            )
+            differences = (a - b) ** 2, (a - c) ** 2, (a - b - c + d) ** 2
+            terms = *differences, a + b + c + d, a**2 + b**2 + c**2 + d**2
             sums[layer] = sums.get(layer, 0) + torch.stack([term.sum(0) for term in terms])
         count += four.shape[1]
     table, by = {}, count * torch.tensor([2, 2, 4, 4, 4]).unsqueeze(1)
@@ -219,6 +205,13 @@ def anova(parts: Iterable[dict[str, Tensor]]) -> dict[str, Anova]:
         left, right = (t_left - interaction).clamp(min=0), (t_right - interaction).clamp(min=0)
         table[layer] = Anova(left, right, interaction, mean, energy)
     return table
+
+
+def second_moments(four: Tensor) -> list[Tensor]:
+    """n times the [U, U] matrices of which T_L, T_R and V_I are the diagonals, of activations [4,
+    n, U]."""
+    a, b, c, d = four
+    return [x.T @ x / by for x, by in ((a - b, 2), (a - c, 2), (a - b - c + d, 4))]
 
 
 def tidy(layer: str, values: dict[str, float], undefined: str, side: str = "both") -> list[dict]:
@@ -231,8 +224,7 @@ def tidy(layer: str, values: dict[str, float], undefined: str, side: str = "both
 
 
 def sided(layer: str, values: dict[str, tuple[float, float]], undefined: str = "") -> list[dict]:
-    """For each {measure: (left, right)} a row of each side, and of `both`, their mean; those that
-    are NaN say why."""
+    """For each {measure: (left, right)} a row of each side, and of `both`, their mean."""
     return [
         row
         for measure, (left, right) in values.items()

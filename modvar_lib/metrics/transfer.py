@@ -13,66 +13,59 @@ outputs. Source: Kashtan and Alon, PNAS 102 (2005), doi:10.1073/pnas.0503610102 
 faster).
 """
 
+from math import inf, nan
+
 import torch
-from torch import nn
 
 from modvar_lib import data, goals, models, training
-from modvar_lib.metrics.subject import INF, Property, tidy
+from modvar_lib.metrics.subject import Property, Subject, tidy
 
-GOALS, EPOCHS, BATCH, RATE = 8, 2, 256, 1e-3
+EXTRA = ("trained", "untrained")
+GOALS, EPOCHS, BATCH, RATE, TEST_PAIRS = 8, 2, 256, 1e-3, 2000
 STEPS = (0, 8, 30, 118, 235, 470)
 UNUSED = data.RESERVED  # epochs from here on are in no training, seeds from here on in no study
 SEVERAL = "for goals of one output"
 NAMES = ("transfer_r2", "transfer_r2_difference")
 PROPERTIES = {
-    f"{name}_{step}": Property(-INF, 1, ("permutation",)) for name in NAMES for step in STEPS
+    f"{name}_{step}": Property(-inf, 1, ("permutation",)) for name in NAMES for step in STEPS
 }
 
 
-def rows(
-    network: nn.Module, splits: tuple[data.Digits, data.Digits], seed: int, test_pairs: int = 2000
-) -> list[dict]:
-    """A row of each measure."""
+def rows(subject: Subject) -> list[dict]:
     names = [f"{name}_{step}" for name in NAMES for step in STEPS]
-    values = [float("nan")] * len(names)
-    if network(torch.zeros(1, 2, 28, 28)).shape[1] == 1:
-        values = fine_tuned(network, splits, seed, test_pairs)
+    several = subject.first["readout"].shape[-1] > 1
+    values = [nan] * len(names) if several else fine_tuned(subject)
     return tidy("readout", dict(zip(names, values)), SEVERAL)
 
 
-def fine_tuned(
-    network: nn.Module, splits: tuple[data.Digits, data.Digits], seed: int, test_pairs: int
-) -> list[float]:
+def fine_tuned(subject: Subject) -> list[float]:
     """R² after each of STEPS: the mean over the goals, and then that of x - y."""
-    training_digits, test_digits = splits
-    tables = [
-        goals.standardised(goals.linear(*goals.drawn(0, UNUSED + i, goals.Schedule())))
-        for i in range(GOALS)
-    ]
-    tables.append(goals.standardised(goals.linear(1, -1)))
-    replicas = models.Replicas([network] * len(tables))
+    (digits, test_digits), seed = subject.splits, subject.seed
+    drawn = [goals.drawn(0, UNUSED + i, goals.Schedule()) for i in range(GOALS)]
+    tables = [goals.standardised(goals.linear(*pair)) for pair in (*drawn, (1, -1))]
+    replicas = models.Replicas([subject.network] * len(tables))
     adam = models.OPTIMIZERS["adam"](replicas.leaves.values(), lr=RATE)
-    scored = torch.from_numpy(
-        data.evaluation_pairs(seed, test_pairs, len(test_digits))[:, :2]
-    ).expand(len(tables), -1, -1)
+
+    def for_all(pairs) -> torch.Tensor:
+        return torch.from_numpy(pairs).expand(len(tables), -1, -1)
+
+    scored = for_all(data.evaluation_pairs(seed, TEST_PAIRS, len(test_digits))[:, :2])
     sought, values, step = training.targets_of(tables, test_digits, scored), [], 0
     for epoch in range(EPOCHS + 1):
-        pairs = torch.from_numpy(
-            data.training_pairs(seed, UNUSED + epoch, 60_000, len(training_digits))
-        ).expand(len(tables), -1, -1)
-        targets = training.targets_of(tables, training_digits, pairs)
+        pairs = for_all(data.training_pairs(seed, UNUSED + epoch, 60_000, len(digits)))
+        targets = training.targets_of(tables, digits, pairs)
         for batch, target in zip(pairs.split(BATCH, 1), targets.split(BATCH, 1)):
             if step in STEPS:
                 answers = training.evaluate(replicas, test_digits.images, scored, None, BATCH)
-                *drawn, difference = training.mse_and_r2(answers, sought)[1]
-                values.append((sum(drawn) / GOALS, difference))
+                *ours, difference = training.mse_and_r2(answers, sought)[1]
+                values.append((sum(ours) / GOALS, difference))
             if step == STEPS[-1]:
                 return [value for column in zip(*values) for value in column]
-            adam.zero_grad()
             with torch.enable_grad():
-                (replicas(data.halves(training_digits.images, batch)) - target).square().mean(
-                    (1, 2)
-                ).sum().backward()
+                errors = replicas(data.halves(digits.images, batch)) - target
+                loss = errors.square().mean((1, 2)).sum()
+            adam.zero_grad()
+            loss.backward()
             adam.step()
             step += 1
     return values

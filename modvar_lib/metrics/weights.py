@@ -21,17 +21,25 @@ Newman, PNAS 103 (2006), doi:10.1073/pnas.0601602103; Shi and Malik, IEEE TPAMI 
 doi:10.1109/34.868688.
 """
 
-from math import isnan
+from math import isnan, nan
 
 import torch
 from torch import Tensor, nn
 
 from modvar_lib import data
-from modvar_lib.metrics.subject import NOT_AFFINE, ONE_SIDE, PIXELS, Property, Subject, anova, tidy
+from modvar_lib.metrics.subject import (
+    NOT_AFFINE,
+    ONE_SIDE,
+    PIXELS,
+    Property,
+    Subject,
+    anova,
+    quadruples,
+    tidy,
+)
 from modvar_lib.models import activations, patch_activations
 
-SHUFFLES, SHUFFLED_DRAWS = 5, 500
-UNDEFINED = float("nan"), float("nan")
+FOLLOWED, SHUFFLES, SHUFFLED_DRAWS = None, 5, 500
 PROPERTIES = {
     "weight_modularity": Property(-0.5, 0.5, ("permutation", "rescaling", "swap"), 1),
     "weight_ncut": Property(0, 2, ("permutation", "rescaling", "swap"), -1),
@@ -41,27 +49,25 @@ PROPERTIES = {
 
 
 def rows(subject: Subject) -> list[dict]:
-    """A row of each measure for every layer."""
     table, before, spread = [], PIXELS, subject.digits.images.double().std(0).repeat(2)
     left = torch.arange(len(spread)) < len(spread) // 2
     split = {"left": left, "right": ~left}
     for layer in subject.layers:
-        affine, planted, shuffled = affine_map(subject.network, before, layer), UNDEFINED, UNDEFINED
+        values, affine = (nan,) * 4, affine_map(subject.network, before, layer)
         if affine:
             edges, bias = affine[0].double() * spread, affine[1].double()
             planted = separation(edges.abs() / _per_unit(edges), subject.sides(layer), split)
             if not isnan(planted[0]):
-                shuffled = at_chance(subject, before, layer, edges, bias, spread, split)
-        table += tidy(
-            layer, dict(zip(PROPERTIES, (*planted, *shuffled))), ONE_SIDE if affine else NOT_AFFINE
-        )
+                values = *planted, *at_chance(subject, before, layer, edges, bias, spread, split)
+        why = ONE_SIDE if affine else NOT_AFFINE
+        table += tidy(layer, dict(zip(PROPERTIES, values)), why)
         before, spread, split = layer, subject.anova[layer].total.sqrt(), subject.sides(layer)
     return table
 
 
 def separation(strength: Tensor, units: dict, inputs: dict) -> tuple[float, float]:
     """(Q, n-cut) of a bipartite graph, edges [U, V], 0 or more, with units and inputs split into
-    left and right.
+    left and right; NaN where a side is empty.
 
     >>> blocks = torch.tensor([[1.0, 0.5], [0.5, 1.0]])
     >>> split = {"left": torch.tensor([True, False]), "right": torch.tensor([False, True])}
@@ -70,10 +76,9 @@ def separation(strength: Tensor, units: dict, inputs: dict) -> tuple[float, floa
     (0.1667, 0.6667)
     """
     if not all(group.any() for split in (units, inputs) for group in split.values()):
-        return UNDEFINED
-    blocks = torch.stack(
-        [torch.stack([strength[units[s]][:, inputs[t]].sum() for t in units]) for s in units]
-    ).double()
+        return nan, nan
+    sums = [[strength[units[s]][:, inputs[t]].sum() for t in units] for s in units]
+    blocks = torch.stack([torch.stack(row) for row in sums]).double()
     total, volumes = blocks.sum(), blocks.sum(0) + blocks.sum(1)
     q = blocks.trace() / total - ((volumes / (2 * total)) ** 2).sum()
     return float(q), float(((total - blocks.trace()) / volumes).sum())
@@ -82,40 +87,28 @@ def separation(strength: Tensor, units: dict, inputs: dict) -> tuple[float, floa
 def at_chance(subject, before, layer, edges, bias, spread, split) -> tuple[float, float]:
     """Mean `separation` over shuffles of the edges [U, V], with signs, of the map with bias [U]
     from a layer with standard deviations [V] and sides `split`."""
-    live = spread > 0
-    edges, spread, split = (
-        edges[:, live],
-        spread[live],
-        {side: group[live] for side, group in split.items()},
-    )
-    total = _per_unit(edges)
+    live, module = spread > 0, getattr(subject.network, layer)
+    split = {side: group[live] for side, group in split.items()}
+    edges, total = edges[:, live], _per_unit(edges[:, live])
     edges, bias = edges / total, (bias / total[:, 0]).float()
-    module, generator, results = (
-        dict(subject.network.named_children())[layer],
-        subject.generator(),
-        [],
-    )
     act = module[-1] if isinstance(module, nn.Sequential) and len(module) > 1 else nn.Identity()
-    (four,) = subject.quadruples(SHUFFLED_DRAWS)
-    pairs = four.flatten(0, 1)
-    inputs = (
-        data.halves(subject.digits.images, pairs).flatten(1)
-        if before == PIXELS
-        else subject.activations(pairs)[before]
-    )
-    inputs = (inputs[:, live] / spread).float()
+    (four,) = quadruples(subject.draws[:SHUFFLED_DRAWS])
+    if before == PIXELS:
+        inputs = data.halves(subject.digits.images, four.flatten(0, 1)).flatten(1)
+    else:
+        inputs = subject.activations(four.flatten(0, 1))[before]
+    inputs = (inputs[:, live] / spread[live]).float()
+    results, generator = [], subject.generator()
     for _ in range(SHUFFLES):
-        shuffled = edges.flatten()[torch.randperm(edges.numel(), generator=generator)].view_as(
-            edges
-        )
+        order = torch.randperm(edges.numel(), generator=generator)
+        shuffled = edges.flatten()[order].view_as(edges)
         units = act(inputs @ shuffled.float().T + bias).unflatten(0, (4, -1))
         results.append(separation(shuffled.abs(), anova([{layer: units}])[layer].sides, split))
     return tuple(torch.tensor(results, dtype=torch.float64).nanmean(0).tolist())
 
 
 def _per_unit(edges: Tensor) -> Tensor:
-    """The sum of each unit's edges, whatever their sign, [U, 1]; next to 0 for a unit without
-    any."""
+    """The sum of each unit's edges, whatever their sign, [U, 1]; never quite 0."""
     return edges.abs().sum(1, keepdim=True).clamp(min=1e-300)
 
 
@@ -132,17 +125,14 @@ def affine_map(network: nn.Module, before: str, layer: str) -> tuple[Tensor, Ten
         if before == PIXELS:
             return activations(network, values.view(-1, 2, 28, 28))[1][layer, "pre"]
         with patch_activations(network, before, lambda _: values):
-            return activations(network, torch.full((len(values), 2, 28, 28), pixel))[1][
-                layer, "pre"
-            ]
+            pictures = torch.full((len(values), 2, 28, 28), pixel)
+            return activations(network, pictures)[1][layer, "pre"]
 
     bias = run(torch.zeros(1, width))
     weight = torch.cat([run(part) for part in torch.eye(width).split(512)]) - bias
     trial = torch.rand(8, width, generator=torch.Generator().manual_seed(0))
     straight = trial @ weight + bias
-    if any(
-        (run(trial, pixel) - straight).abs().max() > 1e-3 * (straight.abs().max() + 1e-12)
-        for pixel in (0.0, 1.0)
-    ):
+    least = 1e-3 * (straight.abs().max() + 1e-12)
+    if any((run(trial, pixel) - straight).abs().max() > least for pixel in (0.0, 1.0)):
         return None
     return weight.T.contiguous(), bias[0]

@@ -1,8 +1,6 @@
 """Copies of a network with one thing changed, to see which measures notice. The network that is
-given stays as it is.
-
-`rotated` and `shifted` compute the same function as the original, to rounding; `shuffled` does not.
-"""
+given stays as it is. `rotated` and `shifted` compute the same function, to rounding; `shuffled` does
+not."""
 
 import copy
 from collections.abc import Callable
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 from modvar_lib import models
 from modvar_lib.data import rng
 from modvar_lib.errors import InputError, lookup
+from modvar_lib.metrics.subject import Subject
 
 
 def haar(normal: Tensor) -> Tensor:
@@ -23,27 +22,25 @@ def haar(normal: Tensor) -> Tensor:
 
 
 def rotated(network: nn.Module, *layers: str, seed: int = 0) -> nn.Module:
-    """The units of each layer turned by a random rotation (Haar), and back at the entrance of the
-    next layer: same function, same original score, and whatever the single units stood for is
-    mixed."""
+    """The units of each layer turned by a random rotation, and back at the entrance of the next
+    layer: whatever single units stood for is mixed."""
+    with torch.no_grad():
+        _, seen = models.activations(network, torch.zeros(1, 2, 28, 28))
+    widths = {name: h.shape[1] for (name, _), h in seen.items()}
     for layer in layers:
-        with torch.no_grad():
-            _, seen = models.activations(network, torch.zeros(1, 2, 28, 28))
-        units = lookup({name: h.shape[1] for (name, _), h in seen.items()}, "layer", layer)
+        units = lookup(widths, "layer", layer)
         turn = haar(torch.from_numpy(rng("measures", seed).standard_normal((units, units)))).float()
-        network = _between(network, layer, lambda h, q=turn: h @ q, lambda h, q=turn: h @ q.T)
+        network = mapped(network, layer, lambda h, q=turn: h @ q, lambda h, q=turn: h @ q.T)
     return network
 
 
 def shifted(network: nn.Module, layer: str, by: float) -> nn.Module:
-    """A constant added to every unit of a layer, and taken away at the entrance of the next layer:
-    same function."""
-    return _between(network, layer, lambda h: h + by, lambda h: h - by)
+    """A constant added to every unit of a layer, and taken away at the entrance of the next."""
+    return mapped(network, layer, lambda h: h + by, lambda h: h - by)
 
 
 def shuffled(network: nn.Module, seed: int = 0) -> nn.Module:
-    """The entries of every weight matrix and kernel in random order, layer by layer; biases
-    stay."""
+    """The entries of every weight matrix and kernel in random order, layer by layer."""
     changed, generator = copy.deepcopy(network), rng("measures", seed)
     for p in changed.parameters():
         if p.dim() > 1:
@@ -52,21 +49,7 @@ def shuffled(network: nn.Module, seed: int = 0) -> nn.Module:
     return changed
 
 
-def shift_by_rms(run, subject) -> nn.Module:
-    """`shifted` in the layer before the bottleneck, by the root mean square of its activations."""
-    layer = subject.layers[-3]
-    return shifted(subject.network, layer, float(subject.anova[layer].energy.mean().sqrt()))
-
-
-COPIES = {  # name: (run, subject of its network) -> network
-    "untrained": lambda run, subject: run.network(0),
-    "shuffled": lambda run, subject: shuffled(subject.network, subject.seed),
-    "rotated": lambda _, subject: rotated(subject.network, *subject.layers[:-2], seed=subject.seed),
-    "shifted": shift_by_rms,
-}
-
-
-def _between(network: nn.Module, layer: str, transform: Callable, inverse: Callable) -> nn.Module:
+def mapped(network: nn.Module, layer: str, transform: Callable, inverse: Callable) -> nn.Module:
     """A copy with `transform` of the units of a layer, [B, U], and `inverse` before the next one;
     pre-activations stay."""
     names = [name for name, _ in network.named_children()]
@@ -80,3 +63,16 @@ def _between(network: nn.Module, layer: str, transform: Callable, inverse: Calla
         lambda _, args: inverse(args[0].flatten(1)).view_as(args[0]), prepend=True
     )
     return changed
+
+
+def shift_by_rms(subject: Subject) -> nn.Module:
+    """`shifted` in the layer before the bottleneck, by the root mean square of its activations."""
+    layer = subject.layers[-3]
+    return shifted(subject.network, layer, float(subject.anova[layer].energy.mean().sqrt()))
+
+
+PERTURBATIONS: dict[str, Callable[[Subject], nn.Module]] = {
+    "shuffled": lambda s: shuffled(s.network, s.seed),
+    "rotated": lambda s: rotated(s.network, *s.layers[:-2], seed=s.seed),
+    "shifted": shift_by_rms,
+}
