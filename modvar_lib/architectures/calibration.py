@@ -27,8 +27,8 @@ class Sides(nn.Module):
 
 class Towers(Family):
     """Fully modular: two networks of a family, one per digit, each half as wide, that meet in the
-    bottleneck only. `towers` are those of `mlp`, 784-64-32 each; then `cnn_towers`, and so on.
-    Units of a layer: first the left tower's, then the right one's."""
+    bottleneck only. `towers` are of `mlp`, 784-64-32 each; then `cnn_towers`, and so on. The left
+    tower's units come first."""
 
     family: type[Family]
 
@@ -45,8 +45,7 @@ class Towers(Family):
 
 class Summed(Family):
     """No sides at all: a network of a family on the pixel sum L + R, so that every unit serves both
-    alike, exactly. `summed` is that of `mlp`, 784-128-64-2-1; then `cnn_summed`, and so on. It
-    cannot learn a·x + b·y, a ≠ b."""
+    alike, exactly. `summed` is of `mlp`, then `cnn_summed`, and so on."""
 
     family: type[Family]
 

@@ -6,12 +6,11 @@ vectors of U units,
 
     score = |v - w| / sqrt(|v| |w|)        (Euclidean norms), averaged over held-out pairs.
 
-Range: 0 (the half does not matter) upwards; sqrt(2) for orthogonal vectors of equal norm. Chance:
-none; it falls as a constant offset of the activations grows, and does not change when the layer is
-rotated: it holds no notion of a module. Pairs with |v| or |w| of 0, as where all ReLUs are silent,
-are left out, and their share is `zero_norm`; NaN, with the reason, when all are. Sides: `left`
-exchanges the left digit, `right` the right one. Layers: each, and `pooled`, all but the readout as
-one vector. `_pre`: the same before the nonlinearity.
+Range: 0 (the half does not matter) upwards; sqrt(2) for orthogonal vectors of equal norm. No value
+at chance: it falls as a constant offset grows, and does not change when the layer is rotated. Pairs
+with |v| or |w| of 0, as where all ReLUs are silent, are left out, and their share is `zero_norm`;
+NaN, with the reason, when all are. Sides: `left` exchanges the left digit, `right` the right one.
+Layers: each, and `pooled`, all but the readout as one vector. `_pre`: before the nonlinearity.
 
 What it is made of, by the functional ANOVA (see `subject`; V_L, V_R, V_I summed over units):
 - `offset_share` rho = |mean vector|² / E|h|², 0 to 1: the share of the activations' energy that is

@@ -10,10 +10,9 @@ clusters, Σ cut / vol; lower is more clustered.
 - `cluster_z` = (n-cut - mean) / sd over the shuffles; `cluster_percentile`: share of them with a
   lower n-cut, 0 to 1.
 
-Clusters follow depth as readily as sides: K = 2 cuts a network front from back. After training with
-an L1 penalty a shuffle moves the many zeros and breaks the graph apart: no fair null. NaN, with the
-reason, where a layer is not an affine map of the layer before, or its units are not ReLUs. Source:
-Filan et al., Clusterability in Neural Networks, arXiv:2103.03386.
+Clusters follow depth as readily as sides. After training with an L1 penalty a shuffle moves the
+many zeros and breaks the graph apart: no fair null. NaN, with the reason, where a layer is not an
+affine map of the layer before, or its units are not ReLUs. Source: Filan et al., arXiv:2103.03386.
 """
 
 from itertools import pairwise

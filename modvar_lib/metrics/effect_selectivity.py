@@ -5,10 +5,9 @@ output.
   squared effect (to first order, summed over outputs; h after the nonlinearity). 1: all that count
   serve one side alone, as in `towers`. 0: all serve both alike, as in `summed`. Scaling a ReLU
   unit, undone in the next layer, changes nothing.
-- `effect_selectivity_rotated`, the network's own chance: each unit is scaled by
-  sqrt(E|∂output/∂h|²), then the layer turned by a random rotation (Haar); mean of the same over 10
-  rotations. Units with w = 0 take no part; where more than 128 are left, the first 128 units of
-  each rotation stand for all.
+- `effect_selectivity_rotated`, the network's own chance: units are scaled by sqrt(E|∂output/∂h|²),
+  then rotated at random (Haar); mean over 10 rotations. Units with w = 0 take no part; of more than
+  128 the first 128 of each rotation stand for all.
 
 Every layer but the readout, over the first draws. NaN, with the reason, where nothing varies or the
 output does not depend on the layer. Sources: `subject`; gradient times deviation as a unit's

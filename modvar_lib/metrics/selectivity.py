@@ -8,10 +8,10 @@ ANOVA.
 - `side_balance` = (ΣV_L - ΣV_R) / ΣV, -1 to 1. 0: both sides alike. A layer that ignores one side
   has a selectivity of 1 and a balance of 1 or -1: read the two together.
 
-Selectivity depends on the basis, on purpose: it asks about units. A unit weighs by its variance:
-constant, dead units do not count, and a ReLU unit that is scaled up, and down again in the next
-layer, counts for more. NaN, with the reason, in a layer in which nothing varies. Source: the
-functional ANOVA as in `subject`; the sums over units are this project's.
+Selectivity depends on the basis, on purpose: it asks about units. A unit weighs by its variance: a
+constant one does not count, and a ReLU unit that is scaled up, and down again in the next layer,
+counts for more. NaN, with the reason, where nothing varies. Source: `subject`; the sums over units
+are this project's.
 """
 
 import torch

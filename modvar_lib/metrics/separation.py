@@ -5,8 +5,7 @@ U], are the covariances of f(L), g(R) and i(L, R) (see `subject`), and λ the ei
 Σ_R:
 
 - `separation` B = Σ|λ| / tr(Σ_L + Σ_R + Σ_I), 0 to 1: the largest Σ|V_L - V_R| / ΣV that any
-  rotation of the layer can reach. 1 in `towers`. 0 in `summed`. It has no constant and subtracts no
-  chance.
+  rotation of the layer can reach. 1 in `towers`. 0 in `summed`. No chance is subtracted.
 - `separation_two_sided` = 2 min(Σλ₊, Σ|λ₋|) / tr(Σ_L + Σ_R + Σ_I), 0 to 1: twice what the weaker
   side has to itself. Far below B where one side has most of the layer.
 - `alignment` = Σ|diagonal of Σ_L - Σ_R| / Σ|λ|, 0 to 1: how much of B single units show. 1 in

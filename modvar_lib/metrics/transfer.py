@@ -2,10 +2,9 @@
 them?
 
 `transfer_r2_<steps>`: held-out R² after so many steps of Adam (rate 0.001, 256 pairs each; 235
-steps are an epoch), mean over 8 goals a·x + b·y drawn as in `varying`, always the same, each
-rescaled to the mean and the standard deviation of x + y. `transfer_r2_difference_<steps>`: of the
-goal x - y, likewise. Every goal starts from the network as it is; training digits, pairs of the
-network's seed that no training has used.
+steps are an epoch), mean over 8 goals drawn as in `varying`, always the same and standardised.
+`transfer_r2_difference_<steps>`: of the goal x - y, likewise. Every goal starts from the network as
+it is; training digits, pairs of the network's seed that no training has used.
 
 R² is 1 at best, 0 for the best constant, unbounded below. Of the whole network: layer `readout`. An
 untrained network measured likewise is the value at chance. NaN, with the reason, for several

@@ -1,19 +1,17 @@
 """Are the weights separated? The planted two-way split of the map into a layer: units by the side
 they serve.
 
-The map from the layer before is read off by running it, whatever its module: W [U, V], wherever it
-is affine. An edge is |W_uv| sd_v, what input v moves unit u by; each unit's edges are scaled to sum
-to 1, so that scaling a ReLU unit, and undoing it in the next layer, changes nothing. Of this
-bipartite graph, inputs (pixels: by half) and units each in two groups, those that serve no side
-left out:
+The map W [U, V] from the layer before is read off by running it, wherever it is affine. An edge is
+|W_uv| sd_v, what input v moves unit u by; each unit's edges are scaled to sum to 1, so that scaling
+a ReLU unit, undone in the next layer, changes nothing. Of this bipartite graph, inputs (pixels: by
+half) and units by side, those that serve none left out:
 
 - `weight_modularity`: Newman's Q of the split. 1/2: no edge across. Near 0: as many as by chance;
   below 0: more.
 - `weight_ncut`: its normalised cut, cut / vol(left) + cut / vol(right), 0 (no edge across) to 2.
   Near 1: chance.
-- `weight_modularity_shuffled`, `weight_ncut_shuffled`, values at chance: mean over 5 shuffles of
-  the edges of inputs that vary, units assigned again by what they then serve, which puts strong
-  edges within even in a random matrix.
+- `weight_modularity_shuffled`, `weight_ncut_shuffled`, at chance: mean over 5 shuffles of the edges
+  of inputs that vary, units assigned again by what they then serve.
 
 Two equal blocks whose weights across are c times those within: Q = (1 - c) / (2 (1 + c)), n-cut =
 2c / (1 + c). NaN, with the reason, where the map is not affine or a side has no unit. Sources:
