@@ -69,7 +69,7 @@ def test_nothing_is_said_of_half_of_the_networks():
     rows = [
         network(arm, seed, seed + (arm == "up")) for arm in ("fixed", "up") for seed in range(15)
     ]
-    stated = [about("fixed", "up", "rises", networks=n) for n in (15, 16)]
+    stated = [about("fixed", "up", "rises", seeds=tuple(range(n))) for n in (15, 16)]
     found = predicted(pd.DataFrame(rows), stated)
     assert found["came true"].tolist()[1] == "not trained" and np.isnan(found["difference"].iloc[1])
     assert found["difference"].iloc[0] == 1
@@ -101,7 +101,9 @@ def test_the_constant_brings_its_part_of_the_fall(alone, came):
         for arm, value in zip(("fixed", "up"), both)
         for seed in range(4)
     ]
-    stated = [about("fixed", "up", "rises", networks=4, read="at equal error", layer=FIRST_LAYER)]
+    stated = [
+        about("fixed", "up", "rises", seeds=(0, 1, 2, 3), read="at equal error", layer=FIRST_LAYER)
+    ]
     found = parts_alone(pd.DataFrame(rows), stated).iloc[0]
     assert found["fall"] == pytest.approx(-0.2)
     assert found["by constant"] == pytest.approx((1 - alone) ** 0.5 - 1)
@@ -141,15 +143,16 @@ def test_merging_needs_its_sign_and_one_layer_with_room(levels, said, came):
 
 
 def test_levels_come_from_the_other_half_of_the_seeds():
-    """Seeds 0 to 3 have level 0 and difference 1; 4 to 7, level 5 and difference 2."""
+    """The first half of the seeds has level 0 and difference 1; the second, level 5 and difference 2.
+    Seeds that were not declared do not count."""
     declared = declaration("third")
     stated = primary()["third"]["predictions"]["merging"]
     rows = []
     places = [(name, layer, 16) for name, layers in declared.layers.items() for layer in layers]
     for name, layer, count in [*places, ("OneHot mlp", "hidden2", 8)]:
-        for seed in range(count):
-            late = seed >= count // 2
-            for arm, value in ((FIXED, 5.0 * late), (VARYING, 5.0 * late + 1 + late)):
+        for seed in range(14, 16 + count):
+            late, other = seed >= 16 + count // 2, 100 * (seed < 16)
+            for arm, value in ((FIXED, 5.0 * late), (VARYING, 5.0 * late + 1 + late + other)):
                 rows.append(network(arm, seed, value, stated["measure"], layer, architecture=name))
     table = pd.DataFrame(rows)
     found = predictions.merging(table, declared, stated)
@@ -158,6 +161,14 @@ def test_levels_come_from_the_other_half_of_the_seeds():
     assert found[["level_2", "difference_2"]].drop_duplicates().to_numpy().tolist() == [[5, 2]]
     with pytest.raises(ValueError, match="OneHot mlp hidden2"):
         predictions.merging(table[table["architecture"] != "OneHot mlp"], declared, stated)
+
+
+def test_networks_of_several_outputs_fail_on_their_own_goal():
+    keys = {"dataset": "MNIST", "architecture": "mlp", "variant": "default", "seed": 0, "epoch": 0}
+    history = pd.DataFrame(
+        [keys | {"regime": name, "sum_r2": 0.1, "test_r2": 0.9} for name in ("fixed", "both")]
+    )
+    assert predictions.failures(history)["failed"].tolist() == [True, False]
 
 
 def test_every_declared_statement_names_a_measure_and_arms_of_the_study():

@@ -23,18 +23,21 @@ from modvar_lib.analysis.contrasts import (
     holds,
 )
 from modvar_lib.analysis.statistics import holm, paired_difference
-from modvar_lib.analysis.study import select
+from modvar_lib.analysis.study import final, select
+from modvar_lib.goals import REGIMES, Schedule, goal, outputs
+from modvar_lib.settings import parse_seeds
 
 ONE_HOT, FIRST_LAYER = "OneHot mlp", "first layer"
-FEW, MANY = 8, 16  # networks an arm: of what is called a control, and of the contrasts
+FEW = 8  # the first seeds: of the one-hot digits, and of what is called a control
 SCORE = "activation_change_pre", "exchanged_share_pre", "offset_share_pre"
 CAME = "came true"
 
 
 class Statement(NamedTuple):
     """The second arm minus the first, by a measure in a layer (or place) of an architecture. predicted:
-    a kind of `Condition`; read: one of COMPARED_AT; networks: so many an arm; decided_by: the p
-    that has to be below 0.05, its own or Holm's (p_holm) over the statements of one prediction."""
+    a kind of `Condition`; read: one of COMPARED_AT; seeds: all that have to be there, or none: whatever
+    is there; decided_by: the p that has to be below 0.05, its own or Holm's (p_holm) over the statements
+    of one prediction."""
 
     prediction: str
     architecture: str
@@ -44,7 +47,7 @@ class Statement(NamedTuple):
     second: str
     predicted: str
     read: str = END
-    networks: int = FEW
+    seeds: tuple[int, ...] = ()
     decided_by: str = "p"
 
 
@@ -53,25 +56,41 @@ def statements(declared: dict) -> list[Statement]:
     `study.primary` gives."""
     third = declared["third"]
     stated, (fixed, varying) = third["predictions"], third["contrasts"][0]
-    every = [Statement("one_hot", ONE_HOT, *one, decided_by="p_holm") for one in stated["one_hot"]]
-    for kind in ("rises", "falls"):
-        every += [
-            Statement("transfer", name, "readout", measure, fixed, varying, kind)
-            for name in stated["transfer"][kind]
-            for measure in stated["transfer"]["measures"]
-        ]
-    every += [
-        Statement("silence", name, FIRST_LAYER, measure, fixed, varying, "rises", EQUAL, MANY)
-        for name in stated["silence"]["architectures"]
-        for measure in stated["silence"]["measures"]
+    seeds, measure = parse_seeds(third["seeds"]), third["measures"][1]
+    few, pair = seeds[:FEW], (fixed, varying)
+    every = [
+        Statement("one_hot", ONE_HOT, *one, seeds=few, decided_by="p_holm")
+        for one in stated["one_hot"]
     ]
-    before, measure = "before_bottleneck", third["measures"][1]
     every += [
-        Statement("controls", name, before, measure, fixed, arm, "rises")
+        Statement(
+            "transfer", name, "readout", of, *pair, kind, END, few if name == ONE_HOT else seeds
+        )
+        for kind in ("rises", "falls")
+        for name in stated["transfer"][kind]
+        for of in stated["transfer"]["measures"]
+    ]
+    every += [
+        Statement("silence", name, FIRST_LAYER, of, *pair, "rises", EQUAL, seeds)
+        for name in stated["silence"]["architectures"]
+        for of in stated["silence"]["measures"]
+    ]
+    every += [
+        Statement("controls", name, "before_bottleneck", measure, fixed, arm, "rises", END, few)
         for name in stated["controls"]["architectures"]
         for arm in stated["controls"]["arms"]
     ]
     return every
+
+
+def failures(history: pd.DataFrame) -> pd.DataFrame:
+    """`study.final` of networks, failed on x + y, or, where a goal has several outputs, on that goal."""
+    last, own = final(history), final(history, "test_r2")["failed"]
+    several = [
+        outputs(goal(name, 0, 0, Schedule())) > 1 if name in REGIMES else False
+        for name in last["regime"]
+    ]
+    return last.assign(failed=own.where(several, last["failed"]))
 
 
 def rows_of(table: pd.DataFrame, one: Statement) -> pd.DataFrame:
@@ -79,31 +98,39 @@ def rows_of(table: pd.DataFrame, one: Statement) -> pd.DataFrame:
     part = select(table, architecture=one.architecture, arm=[one.first, one.second])
     layer = part["layer"].iloc[0] if one.layer == FIRST_LAYER and len(part) else one.layer
     part = select(part[(part["layer"] == layer) | (part["place"] == layer)], measure=one.measure)
+    part = select(part, seed=one.seeds) if one.seeds else part
     there = part.groupby("arm")["seed"].nunique().reindex([one.first, one.second]).fillna(0)
-    return part if there.min() >= one.networks else part.iloc[:0]
+    return part if there.min() >= len(one.seeds) else part.iloc[:0]
 
 
 def predicted(table: pd.DataFrame, stated: list[Statement]) -> pd.DataFrame:
     """Statements against a table of networks along training (`study.along`): a row for each, with
-    the first arm's level, what `paired_difference` gives, p by Holm's correction over the statements
-    of one prediction, failed (networks of both arms), and whether it came true (`holds`), or "not
-    trained"."""
+    the first arm's level, what `paired_difference` gives of the networks that did not fail, the
+    difference of all (difference_all), p by Holm's correction over the statements of one prediction,
+    failed (networks of both arms), and whether it came true (`holds`); or "not trained", or "all
+    failed"."""
     found = []
     for one in stated:
         part = rows_of(table, one)
-        failed = part.drop_duplicates(["arm", "seed"])["failed"].astype(bool)
         working = part[~part["failed"].astype(bool)]
-        number = contrast(working, one.first, one.second, compared_at=one.read)
-        found.append(one._asdict() | number | {"failed": failed.sum()})
+        number, every = (
+            contrast(rows, one.first, one.second, compared_at=one.read) for rows in (working, part)
+        )
+        failed = part.drop_duplicates(["arm", "seed"])["failed"].astype(bool).sum()
+        beside = {"difference_all": every["difference"], "trained": every["n"], "failed": failed}
+        named = one._asdict() | {"seeds": len(one.seeds)}
+        found.append(named | number | beside)
     found = pd.DataFrame(found)
     found["p_holm"] = found.groupby("prediction")["p"].transform(holm)
     found[CAME] = [
         holds(row, Condition("", "", "", row["predicted"], p=row["decided_by"]))
         if row["n"]
+        else "all failed"
+        if row["failed"]
         else "not trained"
         for row in found.to_dict("records")
     ]
-    return found
+    return found.drop(columns="trained")
 
 
 def parts_alone(table: pd.DataFrame, stated: list[Statement]) -> pd.DataFrame:
@@ -113,7 +140,8 @@ def parts_alone(table: pd.DataFrame, stated: list[Statement]) -> pd.DataFrame:
 
     A row for each architecture, arms and reading of the statements: n, `fall`, `by constant` and `by
     exchanged share` with their intervals, and `share`, by constant / fall. That the constant brings it
-    came true if that is a half or more."""
+    came true if that is a half or more; `above half` (by constant minus half of the fall: negative, if
+    so) tells by its interval how surely."""
     found = []
     for one in dict.fromkeys(one._replace(measure="") for one in stated):
         at = []
@@ -131,6 +159,10 @@ def parts_alone(table: pd.DataFrame, stated: list[Statement]) -> pd.DataFrame:
             "fall": (score["first"], score["second"]),
             "by constant": (start, formula["first", "second"]),
             "by exchanged share": (start, formula["second", "first"]),
+            "above half": (
+                start + (score["second"] - score["first"]) / 2,
+                formula["first", "second"],
+            ),
         }
         row = {"architecture": one.architecture, "contrast": f"{one.second} - {one.first}"}
         row |= {"read": one.read, "n": score["first"].add(score["second"]).count()}
@@ -146,33 +178,31 @@ def parts_alone(table: pd.DataFrame, stated: list[Statement]) -> pd.DataFrame:
 
 def merging(table: pd.DataFrame, declared: Declaration, stated: dict) -> pd.DataFrame:
     """The points of the prediction that merging decides: a row for each layer with, of each half of
-    the seeds, `level` of the measure under the first arm and `difference`, the second minus the first,
-    read where the declaration decides (one-hot digits: at the end), level and difference over the same
-    pairs. Raise ValueError unless all networks of all points are there.
+    the seeds, `level`, the mean of the measure under the first arm at the end, and `difference`, the
+    second arm minus the first, read where the declaration decides (one-hot digits: at the end). Raise
+    ValueError unless all networks of all points are there.
 
     stated: the prediction's entry of config/primary.yaml; table: see `predicted`."""
-    first, second = declared.contrasts[0]
+    pair = declared.contrasts[0]
     points = [
-        Statement(
-            "merging", name, layer, stated["measure"], first, second, "", declared.decides, MANY
-        )
+        (name, layer, declared.decides, declared.seeds)
         for name, layers in declared.layers.items()
         for layer in layers
     ]
-    for name in stated["extra"]:
-        name, layer = name.rsplit(" ", 1)
-        points.append(Statement("merging", name, layer, stated["measure"], first, second, ""))
+    points += [(*name.rsplit(" ", 1), END, declared.seeds[:FEW]) for name in stated["extra"]]
     found = []
-    for one in points:
+    for name, layer, read, seeds in points:
+        one = Statement("merging", name, layer, stated["measure"], *pair, "", read, seeds)
         part = rows_of(table, one)
         if part.empty:
-            raise ValueError(f"{one.architecture} {one.layer}")
-        seeds = sorted(part["seed"].unique())
+            raise ValueError(f"{name} {layer}")
         part = part[~part["failed"].astype(bool)]
-        row = {"architecture": one.architecture, "layer": one.layer}
-        for half, own in enumerate((seeds[: one.networks // 2], seeds[one.networks // 2 :]), 1):
-            number = contrast(select(part, seed=own), first, second, compared_at=one.read)
-            row |= {f"{name}_{half}": number[name] for name in ("level", "difference")}
+        row = {"architecture": name, "layer": layer}
+        for half, own in enumerate((seeds[: len(seeds) // 2], seeds[len(seeds) // 2 :]), 1):
+            rows = select(part, seed=own)
+            ends = select(rows, arm=pair[0]).sort_values("epoch").groupby("seed").tail(1)
+            row[f"level_{half}"] = ends["value"].mean()
+            row[f"difference_{half}"] = contrast(rows, *pair, compared_at=read)["difference"]
         found.append(row)
     return pd.DataFrame(found)
 
