@@ -13,7 +13,7 @@ from modvar_lib.analysis import study
 from modvar_lib.metrics import activation_change, transfer
 from modvar_lib.metrics.activation_change import score
 from modvar_lib.metrics.subject import Subject, anova
-from modvar_lib.settings import BESIDES
+from modvar_lib.settings import EXTRAS
 
 CASES = [  # undefined where one of them is 0
     ([3, 4], [4, 3], 2**0.5 / 5),
@@ -159,7 +159,7 @@ def test_a_layers_place_is_told_by_a_column(architecture, toy, splits):
 
 
 def test_what_may_be_asked_for_is_what_can_be_measured():
-    assert set(BESIDES) == {*metrics.PERTURBATIONS, *metrics.EXTRAS, "untrained", "seen"}
+    assert set(EXTRAS) == {*metrics.PERTURBATIONS, *metrics.EXTRAS, "untrained", "seen"}
 
 
 KEY = ["layer", "side", "measure"]
