@@ -82,12 +82,12 @@ def tables(groups: int, size: int, folder: Path) -> dict:
         runs.study_folder("paper") / "groups" / "MNIST-mlp-fixed" / "000-007",
         folder / f"tables{groups}",
     )
-    table = pd.read_csv(source / "measures.csv", dtype={"note": str})
-    for i in range(groups):
-        part = table.assign(seed=table["seed"] + 8 * i)
-        runs.write_table(
-            part, results / "scaling" / "groups" / "MNIST-mlp-fixed" / f"{i:03d}" / "measures.csv"
-        )
+    copies = results / "scaling" / "groups" / "MNIST-mlp-fixed"
+    for name in ("runs.csv", "measures.csv"):
+        table = pd.read_csv(source / name, dtype={"note": str})
+        for i in range(groups):
+            part = table.assign(seed=table["seed"] + 8 * i)
+            runs.write_table(part, copies / f"{i:03d}" / name)
     return spent(
         [
             sys.executable,

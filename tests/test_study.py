@@ -30,9 +30,7 @@ def test_groups_of_a_config():
         for regime in ("fixed", "varying")
         for group in groups
     ]
-    assert {one.period for one in config.groups} == {10, 1} and {
-        one.epochs for one in config.groups
-    } == {4}
+    assert {(one.period, one.epochs) for one in config.groups} == {(10, 4), (1, 4)}
 
 
 @pytest.mark.parametrize(
@@ -41,35 +39,19 @@ def test_groups_of_a_config():
 def test_the_projects_configs_are_studies(path):
     if path.stem != "primary":
         config = read_config(path)
-        assert (
-            config.study in (path.stem, "original") and len({one.arm for one in config.groups}) >= 2
-        )
+        assert config.study in (path.stem, "original")
+        assert len({one.arm for one in config.groups}) >= 2
 
 
 def rows(settings: Settings, **values) -> dict[str, pd.DataFrame]:
     """Tables of a group, as 03_metric leaves them."""
-    names = [{k: one.saved()[k] for k in runs.KEYS} for one in settings.runs()]
-    about = pd.DataFrame([{**one.saved(), "cpu": "x"} for one in settings.runs()])
-    history = pd.DataFrame(
-        [
-            {**n, "epoch": e, "test_r2": 0.9, "sum_r2": 0.9}
-            for n in names
-            for e in range(settings.epochs)
-        ]
-    )
-    row = {
-        "copy": "trained",
-        "layer": "pooled",
-        "place": "pooled",
-        "side": "both",
-        "measure": "m",
-        "value": 0.5,
-        "note": "",
-    }
-    measures = pd.DataFrame(
-        [{**n, **row, "measure": m, **values} for n in names for m in ("m", "n")]
-    )
-    return {"runs": about, "history": history, "measures": measures}
+    about = pd.DataFrame([one.saved() for one in settings.runs()])
+    names, epochs = about[runs.KEYS], pd.DataFrame({"epoch": range(settings.epochs)})
+    history = names.merge(epochs, "cross").assign(test_r2=0.9, sum_r2=0.9)
+    row = {"copy": "trained", "layer": "pooled", "place": "pooled", "side": "both"}
+    measures = names.merge(pd.DataFrame({"measure": ["m", "n"]}), "cross")
+    measures = measures.assign(**row | {"value": 0.5, "note": ""} | values)
+    return {"runs": about.assign(cpu="x"), "history": history, "measures": measures}
 
 
 def write(settings: Settings, **values) -> None:
@@ -80,9 +62,8 @@ def write(settings: Settings, **values) -> None:
 @pytest.fixture
 def groups(results):
     """Two groups of one arm and one of another."""
-    found = [Settings(study="s", seeds=seeds) for seeds in ("0-1", "2-3")] + [
-        Settings(study="s", regime="varying", seeds="0-1")
-    ]
+    asked = {"seeds": "0-1"}, {"seeds": "2-3"}, {"seeds": "0-1", "regime": "varying"}
+    found = [Settings(study="s", **one) for one in asked]
     for one in found:
         write(one)
     return found
@@ -105,100 +86,79 @@ def test_groups_that_overlap_with_the_same_values_count_once(groups):
     assert len(study.table("s", "runs")) == 6 and len(study.table("s", "measures")) == 12
 
 
-def again(groups):
-    write(Settings(study="s", seeds="1-2"), value=0.25)
-    return (
-        "measures",
-        r"study: .*groups has measures of MNIST mlp fixed default 1 twice, with other values; delete one",
-    )
+def table_change(name, change, why):
+    def spoil(path):
+        change(pd.read_csv(path, keep_default_na=False)).to_csv(path, index=False)
+
+    return name, spoil, why
 
 
-def other_settings(groups):
-    write(Settings(study="s", seeds="4-5", epochs=7))
-    return (
-        "runs",
-        r"epochs: MNIST mlp fixed default in .*groups has 100 and 7; allowed: one value per arm",
-    )
-
-
-def unknown_column(groups):
-    write(Settings(study="s", seeds="4-5"), weight=2.0)
-    return (
-        "measures",
-        r"study: only one of .*000-001/measures.csv and .*004-005/measures.csv has a column weight; delete one",
-    )
-
-
-def spoilt(name, change, why):
-    def spoil(groups):
-        path = runs.group_folder(groups[1]) / f"{name}.csv"
-        change(path)
-        return (
-            name,
-            rf"study: .*MNIST-mlp-fixed/002-003/{name}.csv is damaged \({why}.*\); restore",
-        )
-
-    return spoil
-
-
-def table_change(function):
-    return lambda path: function(pd.read_csv(path, keep_default_na=False)).to_csv(path, index=False)
-
-
-NOT_A_STUDY = {
-    "the same network with other values": again,
-    "an arm of several settings": other_settings,
-    "the same, where its measures are read": lambda groups: ("measures", other_settings(groups)[1]),
-    "a column that others have not": unknown_column,
-    "of another arm": spoilt(
-        "measures", table_change(lambda t: t.assign(regime="varying")), "it is of MNIST-mlp-varying"
+DAMAGED = {  # the table, what is done to it, and why it is damaged
+    "of another arm": table_change(
+        "measures", lambda t: t.assign(regime="varying"), "it is of MNIST-mlp-varying"
     ),
-    "of two arms": spoilt(
+    "of two arms": table_change(
+        "history", lambda t: t.assign(regime=["varying", *t["regime"][1:]]), "it is of .* and "
+    ),
+    "a column missing": table_change("measures", lambda t: t.drop(columns="place"), "it has no"),
+    "a key missing": table_change("history", lambda t: t.drop(columns="seed"), "it has no column"),
+    "a row missing": table_change("history", lambda t: t[:-1], "seed 3 lacks rows"),
+    "the end missing": table_change("history", lambda t: t[t["epoch"] < 99], "seed 2 lacks rows"),
+    "a network missing": table_change("measures", lambda t: t[:2], "seed 3 lacks rows"),
+    "text for a number": table_change(
+        "measures", lambda t: t.assign(value="big"), "value has text"
+    ),
+    "text for a seed": table_change("runs", lambda t: t.assign(seed="one"), "seed has text"),
+    "cut short": (
         "history",
-        table_change(lambda t: t.assign(regime=["varying", *t["regime"][1:]])),
-        "it is of .* and ",
+        lambda p: p.write_bytes(p.read_bytes()[:-3]),
+        "a line is cut short|.*fields",
     ),
-    "a column missing": spoilt(
-        "measures", table_change(lambda t: t.drop(columns="place")), "it has no column place"
-    ),
-    "a key missing": spoilt(
-        "history", table_change(lambda t: t.drop(columns="seed")), "it has no column seed"
-    ),
-    "text for a number": spoilt(
-        "measures", table_change(lambda t: t.assign(value="big")), "value has text"
-    ),
-    "text for a seed": spoilt(
-        "runs", table_change(lambda t: t.assign(seed="one")), "seed has text"
-    ),
-    "cut short": spoilt(
-        "history", lambda p: p.write_bytes(p.read_bytes()[:-3]), ".*cut short|.*fields"
-    ),
-    "empty": spoilt("measures", lambda p: p.write_bytes(b""), "No columns"),
-    "not text": spoilt("measures", lambda p: p.write_bytes(b"\xff\xfe\x00"), ".*"),
-    "a folder": spoilt("runs", lambda p: (p.unlink(), p.mkdir()), ".*directory"),
+    "empty": ("measures", lambda p: p.write_bytes(b""), "No columns"),
+    "not text": ("measures", lambda p: p.write_bytes(b"\xff\xfe\x00"), ""),
+    "a folder": ("runs", lambda p: (p.unlink(), p.mkdir()), ".*directory"),
+    "absent": ("runs", lambda p: p.unlink(), ".*No such file"),
 }
 
 
-@pytest.mark.parametrize("case", NOT_A_STUDY)
-def test_groups_that_do_not_go_together_are_one_line(groups, case):
-    name, line = NOT_A_STUDY[case](groups)
-    with pytest.raises(InputError, match=f"^{line}") as caught:
-        study.table("s", name)
+@pytest.mark.parametrize("case", DAMAGED)
+def test_a_damaged_table_is_one_line(groups, case):
+    name, spoil, why = DAMAGED[case]
+    path = runs.group_folder(groups[1]) / f"{name}.csv"
+    spoil(path)
+    with pytest.raises(
+        InputError, match=rf"^study: {path} is damaged \((?:{why}).*restore"
+    ) as caught:
+        study.table("s", "measures" if case == "absent" else name)
     assert "\n" not in str(caught.value)
 
 
+TWICE = r"study: .*groups has other measures of MNIST mlp fixed default 1 twice; delete one"
+SEVERAL = "epochs: MNIST mlp fixed default has 100 and 7; allowed: one value"
+
+
+@pytest.mark.parametrize(
+    ("settings", "values", "name", "line"),
+    [
+        ({"seeds": "1-2"}, {"value": 0.25}, "measures", TWICE),
+        ({"seeds": "4-5", "epochs": 7}, {}, "runs", SEVERAL),
+        ({"seeds": "4-5", "epochs": 7}, {}, "measures", SEVERAL),
+    ],
+)
+def test_groups_that_do_not_go_together_are_one_line(groups, settings, values, name, line):
+    write(Settings(study="s", **settings), **values)
+    with pytest.raises(InputError, match=f"^{line}"):
+        study.table("s", name)
+
+
 def test_what_a_group_was_made_with_is_there_to_see(groups):
-    """Another version of the code is no error: its column says which network has it."""
+    """Another version of the code is no error: its column says which network has it. A setting that
+    a group is too old to have has its default."""
     path = runs.group_folder(groups[1]) / "runs.csv"
-    table_change(lambda t: t.assign(**{"git.commit": "other"}))(path)
-    assert list(study.table("s", "runs")["git.commit"].eq("other")) == [
-        False,
-        False,
-        True,
-        True,
-        False,
-        False,
-    ]
+    table = pd.read_csv(path).drop(columns="penalty").assign(**{"git.commit": "other"})
+    table.to_csv(path, index=False)
+    found = study.table("s", "runs")["git.commit"].eq("other")
+    assert found.tolist() == [False, False, True, True, False, False]
 
 
 def test_a_group_whose_folder_has_the_name_of_markup_is_not_shown(groups):
@@ -209,49 +169,30 @@ def test_a_group_whose_folder_has_the_name_of_markup_is_not_shown(groups):
 
 
 def test_an_empty_study_and_an_unknown_table_are_one_line(results):
-    with pytest.raises(
-        InputError,
-        match=r"^study: 'nothing' has no measures.csv in .*; measure some networks first, with 03_",
-    ):
-        study.table("nothing", "measures")
-    with pytest.raises(
-        InputError,
-        match=r"^table: got 'measure'; allowed: runs, history, measures.*did you mean measures",
-    ):
-        study.table("nothing", "measure")
-    with pytest.raises(InputError, match=r"^study: got '/etc'; allowed: "):
-        study.table("/etc", "passwd")
+    none = "study: 'nothing' has no measures.csv in .*; measure some networks first, with 03_"
+    for name, line in (("measures", none), ("measure", "table: got 'measure'; allowed: runs, ")):
+        with pytest.raises(InputError, match=f"^{line}"):
+            study.table("nothing", name)
 
 
 def test_text_that_looks_like_a_number_or_like_nothing_stays_text(groups):
-    """A variant such as 64, or a layer called nan."""
-    variant = Settings(study="s", variant="64", seeds="0-1")
-    write(variant, layer="nan")
-    table = study.table("s", "measures")
-    assert set(table["variant"]) == {"default", "64"} and set(
-        study.select(table, variant="64")["layer"]
-    ) == {"nan"}
-
-
-def test_numbers_are_read_as_they_were_written(groups):
-    value = 0.1 + 0.2
-    write(groups[0], value=value)
-    assert set(
-        study.select(study.table("s", "measures"), seed=[0, 1], regime="fixed")["value"]
-    ) == {value}
+    """A variant such as 64, or a layer called nan. A number is read as it was written."""
+    write(Settings(study="s", variant="64", seeds="0-1"), layer="nan", value=0.1 + 0.2)
+    found = study.select(study.table("s", "measures"), variant="64")
+    assert set(found["layer"]) == {"nan"} and set(found["value"]) == {0.1 + 0.2}
 
 
 def test_select():
-    table = pd.DataFrame(
-        {"layer": ["a", "b", "c"], "side": ["both", "left", "both"], "seed": [0, 1, 2]}
-    )
-    assert list(study.select(table, side="both").index) == [0, 2]
-    assert list(study.select(table, layer=("a", "b"), side="both").index) == [0]
-    assert list(study.select(table, layer=table["layer"].iloc[:1]).index) == [0]
-    assert (
-        list(study.select(table, layer={"c": 1}).index) == [2]
-        and len(study.select(table, seed=7)) == 0
-    )
+    sides = ["both", "left", "both"]
+    table = pd.DataFrame({"layer": ["a", "b", "c"], "side": sides, "seed": [0, 1, 2]})
+    for where, rows in (
+        ({"side": "both"}, [0, 2]),
+        ({"layer": ("a", "b"), "side": "both"}, [0]),
+        ({"layer": table["layer"].iloc[:1]}, [0]),
+        ({"layer": {"c": 1}}, [2]),
+        ({"seed": 7}, []),
+    ):
+        assert study.select(table, **where).index.to_list() == rows
     with pytest.raises(KeyError):
         study.select(table, regime="fixed")
 
@@ -275,27 +216,41 @@ def test_families_are_the_declared_ones_first_and_none_of_known_modularity():
     table = pd.DataFrame({"architecture": names})
     assert study.families(table) == ["mlp", "vit", "mine", "OneHot mlp"]
     assert study.families(table[table["architecture"] == "summed"]) == ["summed"]
-    assert (
-        study.ends("mlp") == {"towers": "towers", "summed": "summed"} and study.ends("mine") == {}
-    )
+    assert study.ends("mlp") == {"towers": "towers", "summed": "summed"}
+    assert study.ends("mine") == {}
     assert study.ends("OneHot vit")["towers"] == "OneHot vit_towers"
 
 
-def test_rows_in_the_order_of_the_values():
-    table = pd.DataFrame({"arm": ["b", "a", "b", "c"], "layer": ["x", "y", "y", "x"]})
-    assert list(study.ordered(table, layer=["y", "x"], arm=["a", "b"]).index) == [1, 2, 0]
+def of_arms(*names):
+    rows = [[*name.split(), "default"][:2] for name in names]
+    return pd.DataFrame(rows, columns=["regime", "variant"])
 
 
-def test_arms_are_the_originals_or_the_first_two(capsys):
-    def table(*names):
-        rows = [[*name.split(), "default"][:2] for name in names]
-        return pd.DataFrame(rows, columns=["regime", "variant"])
+RESCALED = ["tables standardised", "varying standardised", "factor standardised", "fixed"]
+PAIRS = [  # arms of a study, and the two that are compared
+    (["varying", *RESCALED], ["fixed", "varying"]),
+    (RESCALED, ["fixed", "varying standardised"]),
+    (["mine", "fixed short", "yours"], ["fixed short", "mine"]),
+    (["mine"], ["mine"]),
+]
 
-    assert study.pair(table("varying", "tables", "fixed")) == ["fixed", "varying"]
-    assert capsys.readouterr().out == ""
-    assert study.pair(table("mine", "fixed short", "yours")) == ["fixed short", "mine"]
-    assert "not in this study: both of fixed, varying" in capsys.readouterr().out
-    assert study.pair(table("mine")) == ["mine"]
+
+@pytest.mark.parametrize(("there", "found"), PAIRS)
+def test_arms_are_the_originals_or_declared_or_the_first_two(there, found, capsys):
+    assert study.pair(of_arms(*there)) == found
+    said = f"not in this study: both of fixed, varying; read are {', '.join(found)}\n"
+    assert capsys.readouterr().out == ("" if "varying" in there else said)
+
+
+def test_arms_that_are_shown(capsys):
+    """The pair and what is declared; others, unless they are many."""
+    third = ["fixed", "varying standardised", "tables standardised"]
+    assert study.shown("third", of_arms(*RESCALED)) == [*third, "factor standardised"]
+    capsys.readouterr()
+    many = of_arms("varying", *RESCALED, "a", "b", "c")
+    assert study.shown("mine", many) == ["fixed", "varying", "varying standardised"]
+    assert study.shown("third", many) == ["fixed", "varying", *third[1:]]
+    assert capsys.readouterr().out.startswith("5 other arms of this study: 12_two_arms")
 
 
 def test_an_arm_differs_in_the_settings_that_are_its_own():
@@ -305,18 +260,6 @@ def test_an_arm_differs_in_the_settings_that_are_its_own():
     rows.append(rows[0] | {"variant": "dear", "penalty": 0.1, "period": 2})
     found = study.differing(pd.DataFrame(rows), "fixed").to_list()
     assert found == [(), None, ("period",), ("period", "penalty")]
-
-
-def test_what_was_declared_in_advance_is_there():
-    declared = study.primary()
-    assert (
-        declared["measure"] == "activation_change"
-        and declared["layer"] == "pooled"
-        and declared["side"] == "both"
-    )
-    assert (
-        declared["failed_below"] == 0.5 and declared["modularity"]["measure"] == "side_selectivity"
-    )
 
 
 def test_a_finished_group_with_other_seeds_or_settings_is_one_line(results):

@@ -1,8 +1,7 @@
 """The tables of a study: they lie in groups, and analyses read them all as one.
 
-A group is the seeds of one arm that one job trains (02_train) and measures (03_metric). It leaves,
-in results/<study>/groups/<arm>/<first seed>-<last seed>/, a few tidy tables, each with the columns
-that name a network:
+A group is the seeds of one arm that one job trains (02_train) and measures (03_metric). Its tables
+are in results/<study>/groups/<arm>/<first seed>-<last seed>/; KEYS name a network in each:
 
 runs.csv      a row per network: settings and provenance
 history.csv   a row per epoch (columns: see training.train)
@@ -11,7 +10,8 @@ measures.csv  a row per layer, side and measure; `copy`: the network itself (tra
 training.csv  where `frames` asked for it: measures at moments within training
 """
 
-from itertools import chain
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from modvar_lib.models import ARCHITECTURES
 from modvar_lib.runs import KEYS, study_folder
 from modvar_lib.settings import Settings
 
+ARM = KEYS[:-1]
 MADE = {name for name, make in data.DATASETS.items() if make}
 KNOWN = Towers, Summed, Dose
 KNOWN_REGIMES = ("interaction",)  # likewise: what its networks must do is known
@@ -38,70 +39,59 @@ TABLES = {  # name: columns that tell its rows apart, and others that it must ha
 
 
 def table(study: str, name: str) -> pd.DataFrame:
-    """One of the TABLES of all groups of a study together; one line of error that names the file
-    when one is damaged, or when groups do not go together: the same network twice with other
-    values, one arm with several settings, other columns. Of several data sets, that of the default
-    settings (or the first) is read as it is; architectures of another, and of a data set that is
-    made, are called `OneHot mlp`."""
+    """One of TABLES, of all groups of a study; what is infinite is NaN. Architectures of other data
+    sets than the default one (without it, the first) are called `OneHot mlp`, and so are those of one
+    that is made. Raise InputError where a file is damaged, or groups do not go together."""
+    keys, others = lookup(TABLES, "table", name)
     folder = study_folder(study) / "groups"
-    rows, others = lookup(TABLES, "table", name)
     paths = sorted(folder.glob(f"*/*/{name}.csv"))
-    parts = {path: runs.read_table(path, rows, others) for path in paths}
-    if name != "runs" and any(folder.glob("*/*/runs.csv")):
-        table(study, "runs")  # the settings of all go together
-        for path, part in parts.items():
-            if odd := set(part) ^ set(parts[first := next(iter(parts))]):
-                raise InputError(
-                    f"study: only one of {first} and {path} has a column {min(odd)}; delete one of the groups"
-                )
-            _count(path, part)
-    if not parts:
+    if not paths:
         raise InputError(
-            f"study: {study!r} has no {name}.csv in {folder}; measure some networks first, with 03_metric.ipynb"
+            f"study: {study!r} has no {name}.csv in {folder}; measure some networks first, with "
+            "03_metric.ipynb"
         )
-    whole = pd.concat(parts.values(), ignore_index=True).drop_duplicates(ignore_index=True)
-    twice = whole[whole.duplicated(rows)]
-    if len(twice):
-        network = " ".join(map(str, twice.iloc[0][KEYS]))
-        raise InputError(
-            f"study: {folder} has {name} of {network} twice, with other values; delete one of the groups"
-        )
-    if name == "runs":
-        for setting in whole.columns.intersection([*Settings().saved()]).difference(KEYS):
-            for arm, values in whole.groupby(KEYS[:-1])[setting]:
-                if values.nunique(dropna=False) > 1:
-                    several = " and ".join(map(str, values.unique()))
-                    raise InputError(
-                        f"{setting}: {' '.join(arm)} in {folder} has {several}; "
-                        "allowed: one value per arm; give one of them a variant or another study"
-                    )
-    sets = sorted({path.name.split("-")[0] for path in folder.glob("*")} - MADE)
-    usual = Settings().dataset if Settings().dataset in sets or not sets else sets[0]
-    other = whole["dataset"] != usual
-    whole.loc[other, "architecture"] = whole["dataset"] + " " + whole["architecture"]
-    if "value" in whole:  # what is infinite is undefined
+    parts = [runs.read_table(path, keys, others) for path in paths]
+    groups = [runs.read_table(path.with_name("runs.csv"), *TABLES["runs"]) for path in paths]
+    _same_settings(pd.concat(groups, ignore_index=True))
+    for path, part, group in zip(paths, parts, groups):
+        _whole(path, part, group.set_index("seed")["epochs"])
+    whole = pd.concat(parts).drop_duplicates(ignore_index=True)
+    if len(twice := whole[whole.duplicated(keys)]):
+        network = " ".join(map(str, twice[KEYS].iloc[0]))
+        raise InputError(f"study: {folder} has other {name} of {network} twice; delete one group")
+    default, sets = Settings().dataset, {path.name.split("-")[0] for path in folder.iterdir()}
+    plain = default if default in sets else min(sets - MADE, default=default)
+    named = whole["dataset"] + " " + whole["architecture"]
+    whole["architecture"] = whole["architecture"].where(whole["dataset"] == plain, named)
+    if "value" in whole:
         whole["value"] = whole["value"].where(np.isfinite(whole["value"]))
     return whole.drop(columns=OURS, errors="ignore")
 
 
-def _count(path: Path, part: pd.DataFrame) -> None:
-    """Raise InputError unless a group's table has as many rows of each of its networks."""
-    if not (path.parent / "runs.csv").is_file():
-        return
-    group = runs.read_table(path.parent / "runs.csv", KEYS, ["epochs"]).set_index("seed")["epochs"]
-    kinds = [name for name in ("copy", "epoch") if name in part and path.stem != "history"]
-    rows = (
-        part.groupby(["seed", *kinds]).size().unstack(kinds)
-        if kinds
-        else part.groupby("seed").size()
-    )
-    rows = rows.reindex(group.index)
-    whole = group if path.stem == "history" else rows.max()
-    short = (rows != whole) if path.stem == "history" else (rows != whole).any(axis=1)
+def _settings(networks: pd.DataFrame, but: Iterable[str]) -> pd.DataFrame:
+    """The settings in a table `runs`, but for some; the default where a group is older than one."""
+    saved = {k: v for k, v in Settings().saved().items() if k in networks and k not in but}
+    return networks[[*saved]].fillna(saved)
+
+
+def _same_settings(networks: pd.DataFrame) -> None:
+    """Raise InputError where networks of one arm have several values of a setting."""
+    settings = _settings(networks, KEYS).groupby([networks[name] for name in ARM])
+    if (several := settings.nunique() > 1).any(axis=None):
+        *arm, name = several.stack().idxmax()
+        values = " and ".join(map(str, settings.get_group(tuple(arm))[name].unique()))
+        raise InputError(f"{name}: {' '.join(arm)} has {values}; allowed: one value; use variants")
+
+
+def _whole(path: Path, part: pd.DataFrame, epochs: pd.Series) -> None:
+    """Raise InputError where a seed lacks rows that others of its group have. epochs: by seed."""
+    kind = {"measures": "copy", "training": "epoch"}.get(path.stem, "regime")
+    rows = pd.crosstab(part["seed"], part[kind]).reindex(epochs.index, fill_value=0)
+    short = rows.ne(rows.max()).any(axis=1)
+    if path.stem == "history":
+        short = rows.iloc[:, 0] != epochs
     if short.any():
-        raise InputError(
-            f"study: {path} is damaged (rows of seed {short.idxmax()} are missing); restore or delete its group"
-        )
+        raise InputError(f"study: {path} is damaged (seed {short.idxmax()} lacks rows); restore it")
 
 
 def select(table: pd.DataFrame, **where) -> pd.DataFrame:
@@ -112,77 +102,76 @@ def select(table: pd.DataFrame, **where) -> pd.DataFrame:
     [0, 2]
     """
     for name, values in where.items():
-        several = isinstance(values, list | tuple | set | dict | pd.Index | pd.Series)
-        table = table[table[name].isin(list(values))] if several else table[table[name] == values]
+        several = pd.api.types.is_list_like(values)
+        table = table[table[name].isin([*values]) if several else table[name] == values]
+    return table
+
+
+def ordered(table: pd.DataFrame, **where) -> pd.DataFrame:
+    """Like `select`, with rows in the order of the values, the first column's before the next's.
+
+    >>> rows = pd.DataFrame({"arm": ["a", "b", "a"], "layer": ["y", "x", "x"]})
+    >>> ordered(rows, arm=["b", "a"], layer=["x", "y"]).index.to_list()
+    [1, 2, 0]
+    """
+    table = select(table, **where)
+    for name, values in reversed(where.items()):
+        place = {value: i for i, value in enumerate(values)}
+        table = table.sort_values(name, key=lambda column: column.map(place), kind="stable")
     return table
 
 
 def arms(table: pd.DataFrame) -> pd.Series:
-    """What networks of one architecture were trained on, in words: the regime, and the variant
-    where it is not the default.
+    """What networks of one architecture were trained on: regime and, but for the default, variant.
 
-    >>> arms(pd.DataFrame({"regime": ["fixed", "varying"], "variant": ["default", "standardised"]})).to_list()
+    >>> rows = pd.DataFrame({"regime": ["fixed", "varying"], "variant": ["default", "standardised"]})
+    >>> arms(rows).to_list()
     ['fixed', 'varying standardised']
     """
-    variant = table["variant"].where(table["variant"] != "default", "")
-    return (table["regime"] + " " + variant).str.strip()
+    return table["regime"] + (" " + table["variant"]).where(table["variant"] != "default", "")
 
 
 def first_trained(table: pd.DataFrame, networks: pd.DataFrame) -> pd.Series:
-    """Like `arms`; but an arm that has the settings of another, trained again under a variant, has
-    that other's name: of arms with the same settings, the shortest. networks: the table `runs`.
+    """Like `arms`; an arm with the settings of another, trained again under a variant, has the
+    other's name: the shortest of them. networks: the table `runs`.
 
     >>> network = {"dataset": "MNIST", "architecture": "mlp", "regime": "fixed", "seed": 0}
     >>> networks = pd.DataFrame([network | {"variant": variant} for variant in ("default", "again")])
     >>> first_trained(networks, networks).to_list()
     ['fixed', 'fixed']
     """
-    settings = {
-        k: v
-        for k, v in Settings().saved().items()
-        if k in networks and k not in ("variant", "seed")
-    }
-    every = networks.fillna(settings).assign(arm=arms(networks))
-    every = every.sort_values("arm", key=lambda names: names.str.len(), kind="stable")
-    every["first"] = every.groupby([*settings])["arm"].transform("first")
-    names = every.drop_duplicates(KEYS[:-1]).set_index(KEYS[:-1])["first"]
-    return pd.Series(
-        names.reindex(pd.MultiIndex.from_frame(table[KEYS[:-1]])).to_numpy(), table.index
-    )
+    settings = _settings(networks, ("variant", "seed"))
+    names = arms(networks).sort_values(key=lambda names: names.str.len(), kind="stable")
+    first = names.groupby([settings[name] for name in settings]).transform("first")
+    first = networks[ARM].assign(first=first).drop_duplicates(ARM)
+    return table[ARM].merge(first, "left")["first"].set_axis(table.index)
 
 
 def differing(networks: pd.DataFrame, arm: str) -> pd.Series:
-    """The names of the settings, but for regime and variant, in which each network of a table `runs`
-    differs from those of an arm of its architecture (without that arm, its first); None, where it is
-    the second training of an arm (`first_trained`)."""
-    settings = [k for k in Settings().saved() if k in networks and k not in KEYS]
-    names, rows = arms(networks), networks[settings].fillna(Settings().saved())
-    base = rows.loc[(names != arm).sort_values(kind="stable").index]
-    base = base.groupby(networks["architecture"]).first()
-    base = base.reindex(networks["architecture"]).set_axis(rows.index)
-    again = names != first_trained(networks, networks)
-    apart = [tuple(row.index[row]) for _, row in (rows != base).iterrows()]
-    apart = [None if second else these for these, second in zip(apart, again)]
-    return pd.Series(apart, rows.index, dtype=object)
+    """The settings, but for regime and variant, in which each network of a table `runs` differs from
+    an arm of its architecture (without that arm, the first); None: a second training of an arm."""
+    settings, names = _settings(networks, KEYS), arms(networks)
+    base = settings.loc[(names != arm).sort_values(kind="stable").index]
+    base = base.groupby(networks["architecture"]).transform("first").loc[networks.index]
+    second = names != first_trained(networks, networks)
+    apart = [tuple(settings.columns[row]) for row in (settings != base).to_numpy()]
+    return pd.Series(apart, networks.index, dtype=object).mask(second, None)
 
 
 def along(study: str) -> pd.DataFrame:
     """Measures along training: the end, as in `measures`, and where moments before it were kept,
-    those; with `epoch` (how many were done), `r2` (on x + y then), `arm`, and `failed` (see
-    `final`)."""
+    those; with `epoch` (how many were done), `r2` (on x + y then), `arm`, and `failed` (`final`)."""
     history = table(study, "history").rename(columns={"sum_r2": "r2"})
     history["epoch"] += 1
-    last = final(history, "r2")[[*KEYS, "epoch", "failed"]]
-    every = [
-        select(table(study, "measures"), copy="trained").merge(last.drop(columns="failed"), on=KEYS)
-    ]
+    last = final(history, "r2")
+    history = history.merge(last[[*KEYS, "failed"]], on=KEYS)
+    ends = select(table(study, "measures"), copy="trained")
+    parts = [ends.merge(last[[*KEYS, "epoch"]], on=KEYS)]
     if any(study_folder(study).glob("groups/*/*/training.csv")):
-        every += [table(study, "training")]
-    rows = [*KEYS, "epoch", "layer", "side", "measure"]
-    every = pd.concat(every)[[*rows, "place", "value"]].drop_duplicates(rows, ignore_index=True)
-    every = every.merge(history[[*KEYS, "epoch", "r2"]], on=[*KEYS, "epoch"]).merge(
-        last.drop(columns="epoch"), on=KEYS
-    )
+        parts.append(table(study, "training"))
+    keys, moment = TABLES["training"][0], [*KEYS, "epoch"]
+    every = pd.concat(parts)[[*keys, "place", "value"]].drop_duplicates(keys)
+    every = every.merge(history[[*moment, "r2", "failed"]], on=moment)
     return every.assign(arm=arms(every))
 
 
@@ -193,16 +182,15 @@ def final(history: pd.DataFrame, of: str = "sum_r2") -> pd.DataFrame:
     return last.assign(failed=~(last[of] >= primary()["failed_below"]))
 
 
+@cache
 def primary() -> dict:
-    """What config/primary.yaml declares: primary measures, the bound for a failed network, the
-    original's values."""
+    """What config/primary.yaml declares."""
     return yaml.safe_load((data.ROOT / "config" / "primary.yaml").read_text())
 
 
 def known(architecture: str) -> bool:
     """Whether its modularity is known by construction: towers, summed, and doses between."""
-    cls = ARCHITECTURES.get(architecture.split()[-1])
-    return bool(cls) and issubclass(cls, KNOWN)
+    return issubclass(ARCHITECTURES.get(architecture.split()[-1], object), KNOWN)
 
 
 def ends(family: str) -> dict[str, str]:
@@ -221,64 +209,48 @@ def ends(family: str) -> dict[str, str]:
 
 
 def families(table: pd.DataFrame) -> list[str]:
-    """Architectures of a table: those declared first, in their order, then others; none that is
-    `known`, unless all are."""
-    there = list(dict.fromkeys(table["architecture"]))
-    plain = [name for name in there if not known(name)] or there
-    return sorted(plain, key=lambda name: (*_rank(name), there.index(name)))
-
-
-def _rank(name: str) -> tuple[int, int]:
-    order = primary()["second"]["architectures"]
-    return (0, order.index(name)) if name in order else (1, 0)
-
-
-def ordered(table: pd.DataFrame, **where) -> pd.DataFrame:
-    """Like `select`, with rows in the order of the values, the first column's before the next's.
-
-    >>> rows = pd.DataFrame({"arm": ["a", "b", "a"], "layer": ["y", "x", "x"]})
-    >>> ordered(rows, arm=["b", "a"], layer=["x", "y"]).index.to_list()
-    [1, 2, 0]
-    """
-    table = select(table, **where)
-    for name, values in reversed(where.items()):
-        place = {value: i for i, value in enumerate(values)}
-        table = table.sort_values(name, key=lambda column: column.map(place), kind="stable")
-    return table
+    """Architectures of a table: the declared ones first, in their order; none that is `known`, unless
+    all are."""
+    there, declared = table["architecture"].unique(), primary()["second"]["architectures"]
+    plain = [name for name in there if not known(name)] or [*there]
+    return sorted(plain, key=[*declared, *plain].index)
 
 
 def pair(table: pd.DataFrame) -> list[str]:
-    """The two arms that the original compares; where a study has not both, its first two: the one
-    with the original's first regime before others."""
-    wanted, there = list(primary()["original"]), list(dict.fromkeys(arms(table)))
-    if set(wanted) <= set(there):
-        return wanted
-    print(f"not in this study: both of {', '.join(wanted)}; read are {', '.join(there[:2])}")
-    return sorted(there, key=lambda arm: wanted[0] not in arm.split())[:2]
+    """The original's two arms; where a study has not both, the first declared contrast that it has,
+    or else its first two arms: one with the original's first regime before others."""
+    declared, there = primary(), list(dict.fromkeys(arms(table)))
+    wanted = [*declared["original"]]
+    pairs = [wanted, declared["second"]["contrast"], declared["third"]["contrasts"][0]]
+    pairs.append(sorted(there, key=lambda arm: wanted[0] not in arm.split())[:2])
+    found = next(two for two in pairs if set(two) <= set(there))
+    if found != wanted:
+        print(f"not in this study: both of {', '.join(wanted)}; read are {', '.join(found)}")
+    return found
 
 
 def shown(study: str, table: pd.DataFrame) -> list[str]:
     """The arms that a study's analyses show: `pair`, those declared, and, where it has no more than
     six in all, the others. 12_two_arms.ipynb compares any."""
-    declared, there = primary(), list(dict.fromkeys(arms(table)))
+    declared, there = primary(), set(arms(table))
     wanted = [*pair(table), *declared["second"]["contrast"]]
     if study == declared["third"]["study"]:
-        wanted += chain(*declared["third"]["contrasts"])
-    others = sorted(set(there) - set(wanted))
-    if len(there) > 6 and others:
+        wanted += [arm for two in declared["third"]["contrasts"] for arm in two]
+    others = sorted(there - set(wanted))
+    if others and len(there) > 6:
         print(f"{len(others)} other arms of this study: 12_two_arms.ipynb compares any two")
-    wanted = dict.fromkeys(wanted + others * (len(there) <= 6))
-    return [arm for arm in wanted if arm in there]
+        others = []
+    return [arm for arm in dict.fromkeys(wanted + others) if arm in there]
 
 
-def lacking(what: str, wanted, there) -> list:
+def lacking(what: str, wanted: Iterable, there: Iterable) -> list:
     """Those of `wanted` that are there; one line is printed of the others."""
-    if absent := [str(one) for one in wanted if one not in set(there)]:
+    there = set(there)
+    if absent := [str(one) for one in wanted if one not in there]:
         print(f"not in this study: {what} {', '.join(absent)}")
-    return [one for one in wanted if one in set(there)]
+    return [one for one in wanted if one in there]
 
 
 def write(table: pd.DataFrame, study: str, name: str, **options) -> None:
-    """Write a derived table of a study, results/<study>/<name>, whole or not at all. Options are
-    those of `to_csv`."""
+    """Write a derived table, results/<study>/<name>, whole or not at all; options of `to_csv`."""
     runs.write_table(table, study_folder(study) / name, **options)
