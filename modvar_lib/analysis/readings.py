@@ -14,24 +14,14 @@ import pandas as pd
 
 from modvar_lib.analysis.study import select
 
-OPEN = [
-    "architecture",
-    "pairs",
-    "tap",
-    "layers",
-    "side",
-    "failed_networks",
-]  # columns that name a reading
+OPEN = ["architecture", "pairs", "tap", "layers", "side", "failed_networks"]  # name a reading
 TAPS = {"activation_change": "after", "activation_change_pre": "before"}
 PAIRS = {"trained": "held out", "seen": "seen"}
 
 
 def values(measures: pd.DataFrame) -> pd.DataFrame:
-    """The score of every network under every reading: columns OPEN, regime, seed, value.
-
-    measures: rows of a study's table, with a column `failed`. An average is over the layers in
-    which the network has a score.
-    """
+    """The score of every network under every reading: columns OPEN, regime, seed, value. An average
+    is over the layers in which the network has a score. measures: a study's table, with `failed`."""
     score = select(measures, measure=TAPS, copy=PAIRS).replace({"measure": TAPS, "copy": PAIRS})
     score = score.rename(columns={"measure": "tap", "copy": "pairs"})
     single = select(score, place=["hidden", "before_bottleneck", "bottleneck"])
@@ -40,33 +30,26 @@ def values(measures: pd.DataFrame) -> pd.DataFrame:
         "averaged": single,
         "averaged, no bottleneck": single[single["place"] != "bottleneck"],
     }
-    keys = ["architecture", "pairs", "tap", "side", "regime", "seed", "failed"]
-    parts = [
-        part.groupby(keys)["value"].mean().reset_index().assign(layers=name)
-        for name, part in layers.items()
-    ]
-    table = pd.concat(parts, ignore_index=True)
-    counted = {"in": table, "out": table[~table["failed"]]}
-    table = pd.concat(
-        [part.assign(failed_networks=name) for name, part in counted.items()], ignore_index=True
-    )
-    return table[[*OPEN, "regime", "seed", "value"]]
+    keys = [*(name for name in OPEN if name in score), "regime", "seed", "failed"]
+    means = {name: part.groupby(keys)["value"].mean() for name, part in layers.items()}
+    every = pd.concat(part.reset_index().assign(layers=name) for name, part in means.items())
+    counted = {"in": every, "out": every[~every["failed"]]}
+    parts = (part.assign(failed_networks=name) for name, part in counted.items())
+    return pd.concat(parts, ignore_index=True)[[*OPEN, "regime", "seed", "value"]]
 
 
-def compared(
-    table: pd.DataFrame, original: dict[str, list[float]], networks: int = 4
-) -> pd.DataFrame:
+def compared(table: pd.DataFrame, original: dict[str, list[float]]) -> pd.DataFrame:
     """A row per reading: n, mean and sd of each regime of `original`; and `chance`, that the means
-    of so many of its networks are within mean ± spread in every regime; the likeliest first. table:
-    `values`; original: {regime: [mean, spread]}."""
+    of 4 networks are within mean ± spread in every regime; the likeliest first. table: `values`;
+    original: {regime: [mean, spread]}."""
     rows = []
     for key, part in table.groupby(OPEN, sort=False):
         row, chance = dict(zip(OPEN, key)), 1.0
         for regime, (mean, spread) in original.items():
             found = select(part, regime=regime)["value"].dropna()
             row |= {f"n_{regime}": len(found), regime: found.mean(), f"sd_{regime}": found.std()}
-            chance *= share_within(found, mean, spread, networks)
-        rows.append({**row, "chance": chance})
+            chance *= share_within(found, mean, spread, 4)
+        rows.append(row | {"chance": chance})
     return pd.DataFrame(rows).sort_values("chance", ascending=False, ignore_index=True)
 
 
