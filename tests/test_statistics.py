@@ -23,12 +23,8 @@ def test_describe_by_hand():
 
 def test_one_network_gives_no_interval_and_none_gives_nothing():
     one, none = describe([0.7]), describe([])
-    assert (
-        one["n"] == 1
-        and one["mean"] == 0.7
-        and np.isnan([one["sd"], one["low"], one["high"]]).all()
-    )
-    assert none["n"] == 0 and np.isnan([none["mean"], none["low"]]).all()
+    assert (one["n"], one["mean"], none["n"]) == (1, 0.7, 0)
+    assert np.isnan([one["sd"], one["low"], one["high"], none["mean"], none["low"]]).all()
 
 
 def test_differences_are_paired_by_seed():
@@ -36,25 +32,28 @@ def test_differences_are_paired_by_seed():
     second = pd.Series([10.0, 6.5, 1.5], index=[2, 1, 0])
     found = paired_difference(first, second)
     assert found["n"] == 3 and found["difference"] == pytest.approx((0.5 + 1.5 + 1.0) / 3)
-    assert (
-        found["low"] > 0
-        and found["p"] == pytest.approx(2 / 8)
-        and found["d"] == pytest.approx(1.0 / 0.5)
-    )
+    assert found["low"] > 0 and found["p"] == pytest.approx(2 / 8)
+    assert found["d"] == pytest.approx(1.0 / 0.5)
 
 
-def test_undefined_pairs_are_left_out():
-    found = paired_difference(pd.Series([1.0, np.nan]), pd.Series([2.0, 3.0]))
-    assert (
-        found["n"] == 1
-        and found["difference"] == 1
-        and np.isnan([found["low"], found["p"], found["d"]]).all()
-        and found["note"] == "one pair only"
-    )
-    nothing = paired_difference(pd.Series([1.0]), pd.Series([np.nan]))
-    assert np.isnan(nothing["difference"]) and nothing["note"] == "no seed has both values"
-    apart = paired_difference(pd.Series([1.0], index=[0]), pd.Series([2.0], index=[1]))
-    assert apart["n"] == 0 and apart["note"] == "no seed has both values"
+INF, NAN = float("inf"), float("nan")
+UNDEFINED = [  # values of the second arm by seed (of the first: 1, 2, 3), n, difference, note
+    ({0: 2.0, 1: NAN}, 1, 1.0, "one pair only"),
+    ({0: NAN}, 0, NAN, "no seed has both values"),
+    ({7: 2.0}, 0, NAN, "no seed has both values"),
+    ({0: 2.0, 1: 3.0, 2: 4.0}, 3, 1.0, "the pairs do not differ"),
+    ({0: 2.0, 1: INF, 2: 5.0}, 2, 1.5, ""),
+]
+
+
+@pytest.mark.parametrize(("second", "n", "difference", "note"), UNDEFINED)
+def test_undefined_pairs_are_left_out(second, n, difference, note):
+    found = paired_difference(pd.Series([1.0, 2.0, 3.0]), pd.Series(second))
+    assert found["n"] == n and found["difference"] == pytest.approx(difference, nan_ok=True)
+    assert found["note"] == note
+    if note:
+        bounds = [found[name] for name in ("low", "high", "t_low", "t_high", "p", "d")]
+        assert np.isnan(bounds).all()
 
 
 def test_no_effect_is_not_found_and_a_large_one_is():
@@ -65,34 +64,28 @@ def test_no_effect_is_not_found_and_a_large_one_is():
     assert paired_difference(first, first - 1 + 0.1 * noise.normal(size=16))["p"] < 0.001
 
 
-def test_the_verdict_is_the_more_cautious_of_two_intervals():
-    def said(low, high, t_low, t_high, p=0.001):
-        return verdict(
-            {"low": low, "high": high, "t_low": t_low, "t_high": t_high, "p": p}, margin=0.05
-        )
-
-    assert said(0.1, 0.3, 0.1, 0.3) == "more" and said(-0.3, -0.1, -0.3, -0.1) == "less"
-    assert said(0.1, 0.3, -0.1, 0.3) == said(0.1, 0.3, 0.1, 0.3, p=0.06) == "not shown"
-    assert said(0.01, 0.03, 0.01, 0.02) == "more, equivalent"
-    assert (
-        said(-0.04, 0.04, -0.05, 0.05) == "equivalent"
-        and said(-0.04, 0.04, -0.06, 0.05) == "not shown"
-    )
-    nan = float("nan")
-    assert said(nan, nan, nan, nan, nan) == "not shown"
-    for half in ((nan, 3, 1, 3), (1, nan, 1, 3), (1, 3, nan, 3), (1, 3, 1, nan)):
-        assert said(*half) == "not shown" and np.isnan(interval(bounds(*half))).all()
+def bounds(low, high, t_low, t_high, p=0.001):
+    return {"low": low, "high": high, "t_low": t_low, "t_high": t_high, "p": p}
 
 
-def bounds(low, high, t_low, t_high):
-    return {"low": low, "high": high, "t_low": t_low, "t_high": t_high}
+VERDICTS = [  # intervals (and p), and what is said at a margin of 0.05
+    ((0.1, 0.3, 0.1, 0.3), "more"),
+    ((-0.3, -0.1, -0.3, -0.1), "less"),
+    ((0.1, 0.3, -0.1, 0.3), "not shown"),
+    ((0.1, 0.3, 0.1, 0.3, 0.06), "not shown"),
+    ((0.01, 0.03, 0.01, 0.02), "more, equivalent"),
+    ((-0.04, 0.04, -0.05, 0.05), "equivalent"),
+    ((-0.04, 0.04, -0.06, 0.05), "not shown"),
+    ((NAN, NAN, NAN, NAN, NAN), "not shown"),
+    *((half, "not shown") for half in ((NAN, 3, 1, 3), (1, NAN, 1, 3), (1, 3, NAN, 3))),
+    ((1, 3, 1, NAN), "not shown"),
+]
 
 
-def test_what_is_infinite_is_left_out_as_what_is_undefined():
-    found = describe([1.0, np.inf, 3.0, -np.inf])
-    assert (found["n"], found["mean"]) == (2, 2.0)
-    found = paired_difference(pd.Series([1.0, 2.0, 3.0]), pd.Series([2.0, np.inf, 5.0]))
-    assert (found["n"], found["difference"]) == (2, 1.5)
+@pytest.mark.parametrize(("ends", "word"), VERDICTS)
+def test_the_verdict_is_the_more_cautious_of_two_intervals(ends, word):
+    assert verdict(bounds(*ends), margin=0.05) == word
+    assert np.isnan(interval(bounds(*ends))).all() == np.isnan(ends).any()
 
 
 def test_no_difference_is_no_word():
@@ -100,9 +93,14 @@ def test_no_difference_is_no_word():
 
 
 def test_one_word_is_equivalent():
-    both = bounds(0.01, 0.03, 0.01, 0.02) | {"p": 0.001}
+    both = bounds(0.01, 0.03, 0.01, 0.02)
     assert verdict(both, 0.05, one_word=True) == "equivalent"
     assert verdict(both, 0.02, one_word=True) == "more"
+
+
+def test_what_is_infinite_is_left_out_as_what_is_undefined():
+    found = describe([1.0, np.inf, 3.0, -np.inf])
+    assert (found["n"], found["mean"]) == (2, 2.0)
 
 
 def test_values_against_chance():

@@ -7,7 +7,9 @@ level (the mean of the first arm over the same pairs) and what `paired_differenc
 data: a Condition names a row, and what must hold of it.
 """
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -20,27 +22,25 @@ from modvar_lib.errors import InputError
 COMPARED_AT = END, EQUAL = "at the end", "at equal error"
 WORKING, ALL = "neither failed", "all"  # networks: without pairs of which one failed, or with them
 NUMBERS = ["n", "difference", "low", "high", "t_low", "t_high", "p", "d", "note"]
+BEFORE = {"before the bottleneck": "before_bottleneck"}
+ERROR, INTERACTION = "interchange_error_over_chance", "interaction"
 
 
 def at_equal_error(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """Networks of two arms, matched by seed, where their errors are equal. Of each pair, r is the
-    lower of the two final R²: that network is read at its end, the other where its R² first reaches
-    r, linearly between the kept moments around that point.
-
-    first, second: columns seed, epoch, r2, value. A row per seed of both: r2, first, second; NaN
-    where there is no such point.
+    """Networks of two arms (columns seed, epoch, r2, value), matched by seed, where their errors are
+    equal: a row per seed, columns r2, first, second. r2 is the lower of the two final R²: that network
+    is read at its end, the other where its R² first reaches r2, linearly between the kept moments
+    around that point; NaN where there is none.
 
     >>> slow = pd.DataFrame({"seed": 0, "epoch": [1, 2], "r2": [0.2, 0.6], "value": [0.0, 0.5]})
     >>> fast = pd.DataFrame({"seed": 0, "epoch": [1, 2], "r2": [0.4, 0.8], "value": [0.1, 0.9]})
     >>> at_equal_error(slow, fast).round(2).to_dict("records")
     [{'r2': 0.6, 'first': 0.5, 'second': 0.5}]
     """
+    one, other = (table.sort_values("epoch").groupby("seed") for table in (first, second))
     rows = {}
-    for seed in sorted(set(first["seed"]) & set(second["seed"])):
-        curves = [
-            table[table["seed"] == seed].sort_values("epoch")[["r2", "value"]].to_numpy(float)
-            for table in (first, second)
-        ]
+    for seed in sorted(one.groups.keys() & other.groups.keys()):
+        curves = [of.get_group(seed)[["r2", "value"]].to_numpy(float) for of in (one, other)]
         r2 = np.min([curve[-1, 0] for curve in curves])
         rows[seed] = [r2, *(_reached(curve, r2) for curve in curves)]
     return pd.DataFrame.from_dict(rows, orient="index", columns=["r2", "first", "second"])
@@ -58,25 +58,19 @@ def _reached(curve: np.ndarray, r2: float) -> float:
 
 
 def contrast(
-    table: pd.DataFrame,
-    first: str,
-    second: str,
-    measure: str | None = None,
-    compared_at=END,
-    of="arm",
-) -> dict[str, float]:
+    table: pd.DataFrame, first: str, second: str, compared_at: str = END, of: str = "arm"
+) -> dict:
     """second - first: `level` and a `paired_difference`. Raise InputError where an arm has two rows
     of one seed at one moment: rows of two layers or two data sets cannot be matched.
 
     >>> rows = [("fixed", 0, 1, 0.4, 0.1), ("fixed", 0, 2, 0.8, 0.9), ("other", 0, 1, 0.5, 0.3)]
     >>> table = pd.DataFrame(rows, columns=["arm", "seed", "epoch", "r2", "value"])
-    >>> at = {when: contrast(table, "fixed", "other", compared_at=when) for when in COMPARED_AT}
+    >>> at = {when: contrast(table, "fixed", "other", when) for when in COMPARED_AT}
     >>> {when: round(float(found["difference"]), 2) for when, found in at.items()}
     {'at the end': -0.6, 'at equal error': 0.0}
     """
-    table = table if measure is None else select(table, measure=measure)
     moment = ["seed", "epoch"] if "epoch" in table else ["seed"]
-    parts = [select(table, **{of: name}) for name in (first, second)]
+    parts = [select(table, **{of: name}).sort_values(moment) for name in (first, second)]
     for name, part in zip((first, second), parts):
         if part.duplicated(moment).any():
             raise InputError(
@@ -85,37 +79,37 @@ def contrast(
     if compared_at == EQUAL:
         pairs = at_equal_error(*parts)
     else:
-        ends = [
-            part.sort_values(moment).groupby("seed")["value"].last(skipna=False) for part in parts
-        ]
+        ends = [part.groupby("seed")["value"].last(skipna=False) for part in parts]
         pairs = pd.concat(ends, axis=1, keys=["first", "second"])
     level = pairs["first"][pairs["second"].notna()].mean()
     return {"level": level} | paired_difference(pairs["first"], pairs["second"])
 
 
 def compare(
-    table: pd.DataFrame, by: list[str], pairs, compared_at=(END,), of="arm", lacking: bool = False
+    table: pd.DataFrame,
+    by: list[str],
+    pairs: Collection[tuple[str, str]],
+    compared_at: Collection[str] = (END,),
+    of: str = "arm",
+    lacking: bool = False,
 ) -> pd.DataFrame:
     """Every `contrast` of a table: columns of `by`, contrast, read, level, NUMBERS. pairs: (first,
     second) of arms; a group of `by` that lacks one of them has no row (lacking: one without
     numbers).
 
-    >>> rows = [("a", "fixed", 0, 0.5), ("a", "fixed", 1, 0.6), ("a", "far", 0, 0.4), ("a", "far", 1, 0.4)]
+    >>> rows = [("a", "fixed", 0, 0.5), ("a", "fixed", 1, 0.6), ("a", "far", 0, 0.4)]
     >>> table = pd.DataFrame(rows, columns=["layer", "arm", "seed", "value"])
-    >>> compare(table, ["layer"], [("fixed", "far")])[["layer", "contrast", "n", "difference"]].round(2)
+    >>> compare(table, ["layer"], [("fixed", "far")])[["layer", "contrast", "n", "difference"]]
       layer     contrast  n  difference
-    0     a  far - fixed  2       -0.15
+    0     a  far - fixed  1        -0.1
     """
     rows = []
     for key, part in table.groupby(by, sort=False) if by else [((), table)]:
         there = set((table if lacking else part)[of])
-        rows += [
-            {**dict(zip(by, key)), "contrast": f"{second} - {first}", "read": when}
-            | contrast(part, first, second, compared_at=when, of=of)
-            for first, second in pairs
-            if {first, second} <= there
-            for when in compared_at
-        ]
+        for (first, second), when in product(pairs, compared_at):
+            if {first, second} <= there:
+                named = {"contrast": f"{second} - {first}", "read": when}
+                rows.append(dict(zip(by, key)) | named | contrast(part, first, second, when, of))
     return pd.DataFrame(rows, columns=[*by, "contrast", "read", "level", *NUMBERS])
 
 
@@ -127,20 +121,23 @@ def with_and_without_failures(table: pd.DataFrame, *args, **options) -> pd.DataF
     return pd.concat(parts, ignore_index=True)
 
 
-def judged(table: pd.DataFrame, margins, family: list[str], one_word: bool = True) -> pd.DataFrame:
+def judged(
+    table: pd.DataFrame, margins: dict[str, float], family: list[str], one_word: bool = True
+) -> pd.DataFrame:
     """Contrasts with p_holm, p by Holm's correction over the rows that agree in the columns of
-    `family`, and `verdict` by it. margins: one, or one for each measure."""
+    `family`, and `verdict` by it. margins: of each measure."""
     table = table.assign(p_holm=table.groupby(family)["p"].transform(holm))
-    margin = table["measure"].map(margins) if isinstance(margins, dict) else [margins] * len(table)
-    rows = zip(table.to_dict("records"), margin)
-    words = [verdict(row, margin, row["p_holm"], one_word) for row, margin in rows]
+    words = [
+        verdict(row, margins[row["measure"]], row["p_holm"], one_word)
+        for row in table.to_dict("records")
+    ]
     return table.assign(verdict=pd.Series(words, table.index, dtype=object))
 
 
 class Condition(NamedTuple):
     """One part of a rule: of a contrast, that it is more (its verdict), rises or falls (both of its
     intervals, and p, where one is named, below 0.05), does not rise (both do not lie above 0), or
-    stays below `margin` (both do)."""
+    stays below `margin` (both do). intervals: those that count (see `interval`)."""
 
     words: str
     measure: str
@@ -149,7 +146,7 @@ class Condition(NamedTuple):
     read: str = END
     p: str = ""
     margin: float = 0.0
-    bounds: tuple = ("low", "t_low"), ("high", "t_high")
+    intervals: tuple[str, ...] = ("", "t_")
 
 
 def holds(row: dict | None, condition: Condition) -> str:
@@ -162,34 +159,33 @@ def holds(row: dict | None, condition: Condition) -> str:
     """
     if row is None:
         return "not trained"
-    low, high = interval(row, *condition.bounds)
+    low, high = interval(row, condition.intervals)
     if np.isnan([low, high]).any():
         return "not measured"
     clear = not condition.p or row[condition.p] < 0.05
     is_so = {
-        "more": lambda: "more" in row["verdict"].split(", "),
-        "rises": lambda: low > 0 and clear,
-        "falls": lambda: high < 0 and clear,
-        "does not rise": lambda: not low > 0,
-        "stays below": lambda: high < condition.margin,
+        "more": "more" in str(row.get("verdict")).split(", "),
+        "rises": low > 0 and clear,
+        "falls": high < 0 and clear,
+        "does not rise": low <= 0,
+        "stays below": high < condition.margin,
     }
-    return "yes" if is_so[condition.holds]() else "no"
+    return "yes" if is_so[condition.holds] else "no"
 
 
-def decided(table: pd.DataFrame, rule: list[Condition], by: list[str], of) -> pd.DataFrame:
+def decided(
+    table: pd.DataFrame, rule: list[Condition], by: list[str], of: Iterable[tuple]
+) -> pd.DataFrame:
     """A rule applied to contrasts (`compare`, `judged`): for each of `of`, values of the columns
     `by`, and each condition a row: `by`, condition, difference, low, high, holds."""
-    index = [*by, "measure", "contrast", "read"]
+    index, numbers = [*by, "measure", "contrast", "read"], ["difference", "low", "high"]
     found = {tuple(row[name] for name in index): row for row in table.to_dict("records")}
     rows = []
-    for key in of:
-        for one in rule:
-            row = found.get((*key, one.measure, one.contrast, one.read))
-            numbers = {
-                name: (row or {}).get(name, np.nan) for name in ("difference", "low", "high")
-            }
-            rows.append([*key, one.words, *numbers.values(), holds(row, one)])
-    return pd.DataFrame(rows, columns=[*by, "condition", "difference", "low", "high", "holds"])
+    for key, one in product(of, rule):
+        row = found.get((*key, one.measure, one.contrast, one.read))
+        values = [row[name] if row else np.nan for name in numbers]
+        rows.append([*key, one.words, *values, holds(row, one)])
+    return pd.DataFrame(rows, columns=[*by, "condition", *numbers, "holds"])
 
 
 def wide(decision: pd.DataFrame, by: list[str]) -> pd.DataFrame:
@@ -197,9 +193,8 @@ def wide(decision: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     first is not."""
     table = decision.set_index([*by, "condition"])["holds"].unstack(sort=False)
     every = (table == "yes").all(axis=1).map({True: "yes", False: "no"})
-    return table.assign(
-        **{"all hold": every.where(table.iloc[:, 0] != "not trained", "not trained")}
-    )
+    every = every.where(table.iloc[:, 0] != "not trained", "not trained")
+    return table.assign(**{"all hold": every})
 
 
 @dataclass(frozen=True)
@@ -218,25 +213,12 @@ class Declaration:
 
     def rows(self, table: pd.DataFrame) -> pd.DataFrame:
         """The rows of a table that are of the declared layers, in their order."""
-        parts = [
-            table[
-                (table["architecture"] == architecture)
-                & ((table["layer"] == layer) | (table["place"] == layer))
-            ]
+        places = table[["layer", "place"]]
+        return pd.concat(
+            table[(table["architecture"] == architecture) & (places == layer).any(axis=1)]
             for architecture, layers in self.layers.items()
             for layer in layers
-        ]
-        return pd.concat(parts)
-
-    @property
-    def about(self) -> list[str]:
-        """Measures of which the rules speak, the declared ones first."""
-        more = [one.measure for rule in self.rules.values() for one in rule]
-        return list(dict.fromkeys([*self.measures, *more]))
-
-
-BEFORE = {"before the bottleneck": "before_bottleneck"}
-ERROR, INTERACTION = "interchange_error_over_chance", "interaction"
+        )
 
 
 def declaration(name: str) -> Declaration:
@@ -246,38 +228,25 @@ def declaration(name: str) -> Declaration:
 
 def _first(declared: dict) -> Declaration:
     one, (fixed, varying) = declared["modularity"], declared["original"]
-    boot, measure = (("low",), ("high",)), one["measure"]
+    measure, pair = one["measure"], f"{varying} - {fixed}"
+    against = {arm: f"{varying} - {arm}" for arm in declared["controls"]}
+    errors = "interchange_error", "interchange_error - interchange_error_random"
     rule = [
-        Condition(
-            f"selectivity above `{fixed}`", measure, f"{varying} - {fixed}", "rises", bounds=boot
-        ),
-        Condition(
-            f"interaction not above `{fixed}`",
-            INTERACTION,
-            f"{varying} - {fixed}",
-            "does not rise",
-            bounds=boot,
-        ),
-        Condition(
-            "interchange error below random sets of units",
-            *("interchange_error", "interchange_error - interchange_error_random", "falls"),
-            bounds=boot,
-        ),
-        *(
-            Condition(
-                f"selectivity above `{arm}`", measure, f"{varying} - {arm}", "rises", bounds=boot
-            )
-            for arm in declared["controls"]
-        ),
+        (f"selectivity above `{fixed}`", measure, pair, "rises"),
+        (f"interaction not above `{fixed}`", INTERACTION, pair, "does not rise"),
+        ("interchange error below random sets of units", *errors, "falls"),
+        *((f"selectivity above `{arm}`", measure, p, "rises") for arm, p in against.items()),
     ]
+    conditions = [Condition(*words, intervals=("",)) for words in rule]
     layers = {one["architecture"]: [BEFORE[one["layer"]]]}
-    return Declaration([measure], layers, [(fixed, varying)], {}, {"more modular": rule}, (END,))
+    rules = {"more modular": conditions}
+    return Declaration([measure], layers, [(fixed, varying)], {}, rules, (END,))
 
 
 def _second(declared: dict) -> Declaration:
-    one, measure = declared["second"], declared["second"]["measure"]
-    fixed, varying = one["contrast"]
-    tables, pair = declared["third"]["contrasts"][1][0], f"{varying} - {fixed}"
+    one, (tables, _) = declared["second"], declared["third"]["contrasts"][1]
+    measure, (fixed, varying) = one["measure"], one["contrast"]
+    pair = f"{varying} - {fixed}"
     rule = [
         Condition("the declared measure is more", measure, pair, "more"),
         Condition("interaction does not rise", INTERACTION, pair, "does not rise"),
@@ -286,18 +255,15 @@ def _second(declared: dict) -> Declaration:
         Condition("above 0 at equal error", measure, pair, "rises", EQUAL),
     ]
     layers = {name: [BEFORE[one["layer"]]] for name in one["architectures"]}
-    margins = {measure: one["margin"]}
-    contrasts = [(fixed, varying)]
-    return Declaration(
-        [measure], layers, contrasts, margins, {"more modular": rule}, one_word=False
-    )
+    rules, margins = {"more modular": rule}, {measure: one["margin"]}
+    return Declaration([measure], layers, [(fixed, varying)], margins, rules, one_word=False)
 
 
 def _third(declared: dict) -> Declaration:
     one = declared["third"]
-    at, (units, *_) = one["decides"], one["measures"]
-    rule = []
-    for first, second in one["contrasts"]:
+    at, units, apart = one["decides"], one["measures"][0], one["kept_apart"]
+    contrasts, rule = [(first, second) for first, second in one["contrasts"]], []
+    for first, second in contrasts:
         against, pair = f"against `{first.split()[0]}`", f"{second} - {first}"
         rule.append(Condition(f"{units} is more {against}", units, pair, "more", at))
         rule += [Condition(f"{m} falls {against}", m, pair, "falls", at, "p") for m in one["falls"]]
@@ -305,36 +271,26 @@ def _third(declared: dict) -> Declaration:
             Condition(f"{m} does not rise {against}", m, pair, "stays below", at, margin=margin)
             for m, margin in one["may_not_rise"].items()
         ]
-    first, second = one["contrasts"][0]
-    apart = one["kept_apart"]
-    apart = Condition(
-        f"{apart} rises against `{first}`", apart, f"{second} - {first}", "rises", at, "p_holm"
-    )
-    return Declaration(
-        one["measures"],
-        one["layers"],
-        [tuple(pair) for pair in one["contrasts"]],
-        one["margins"],
-        {"more modular": rule, "kept apart": [apart]},
-        tuple(one["compared_at"]),
-        at,
-    )
+    (first, second), *_ = contrasts
+    pair = f"{second} - {first}"
+    kept = Condition(f"{apart} rises against `{first}`", apart, pair, "rises", at, "p_holm")
+    rules, moments = {"more modular": rule, "kept apart": [kept]}, tuple(one["compared_at"])
+    of = one["measures"], one["layers"], contrasts, one["margins"]
+    return Declaration(*of, rules, moments, at)
 
 
 def declared_contrasts(table: pd.DataFrame, declared: Declaration) -> pd.DataFrame:
     """Every contrast of which a declaration speaks, with and without failed networks; p_holm and
     verdict of the declared measures (Holm's correction over measures and layers), and p_holm of the
     others over layers. table: rows of `study.along`."""
-    rows = select(declared.rows(table), side="both", measure=declared.about)
-    by = ["architecture", "layer", "measure"]
+    measures = {one.measure for rule in declared.rules.values() for one in rule}
+    rows = select(declared.rows(table), side="both", measure=measures.union(declared.measures))
+    by, family = ["architecture", "layer", "measure"], ["networks", "contrast", "read"]
     found = with_and_without_failures(rows, by, declared.contrasts, declared.compared_at)
     primary = found["measure"].isin(declared.measures)
-    family = ["networks", "contrast", "read"]
-    beside = found[~primary]
-    beside = beside.assign(
-        p_holm=beside.groupby([*family, "measure"])["p"].transform(holm), verdict=""
-    )
     said = judged(found[primary], declared.margins, family, declared.one_word)
+    beside = found[~primary].assign(verdict="")
+    beside["p_holm"] = beside.groupby([*family, "measure"])["p"].transform(holm)
     return pd.concat([said, beside]).sort_index()
 
 
