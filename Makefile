@@ -1,18 +1,18 @@
 # make help        this text
-# make smoke       everything at toy size
-# make reproduce   the original experiment, in full; CONFIG=my.yaml: a study of your own
-# make paper       the published study: trains what is new
-# make book        a study as a site to read: STUDY=paper
-# make lab         JupyterLab: the notebooks, the explorer
-# make verify      every published table and figure, derived again
+# make smoke       everything once, at toy size: 3 minutes
+# make reproduce   the original experiment in full: 10 minutes; CONFIG=my.yaml: a study of your own
+# make paper       the published study; trains only what is new in config/paper.yaml
+# make book        a study as a site to read; STUDY=paper: the published one
+# make lab         JupyterLab, with the notebooks and the explorer
+# make verify      derives every published table and figure again
 # make test        the tests; make test-all: the slow ones too
 # make benchmark   speed and memory
-# make reference   the executed notebooks that the tests compare with, made again
-# make data        a data set, downloaded: DATASET=FashionMNIST
-# make lock        requirements.lock, with what is new
-# make setup       .venv alone, for work without make
-# PROFILE=slurm    with smoke, reproduce, paper: on a cluster
-# All need only a python3 (3.11 or newer, with venv); each installs what it needs into .venv.
+# make reference   makes the executed notebooks that the tests compare with again
+# make data        downloads a data set: DATASET=FashionMNIST
+# make lock        brings requirements.lock up to date
+# make setup       makes .venv alone, for work without make
+# PROFILE=slurm    runs smoke, reproduce or paper on a cluster
+# All you need is python3 (3.11 or newer, with venv). Each command installs the rest into .venv.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euc

@@ -1,10 +1,11 @@
-"""Training as it is here against that of another commit, by turns: python benchmarks/against.py
-e478099
+"""Training as it is here against that of another commit, by turns.
 
-Both train the same in fresh processes, 8 networks of each architecture together. Seconds per
-replica-epoch, the least of all rounds, since other work only adds.
+`python benchmarks/against.py e478099`: both train the same in fresh processes, 8 networks of each
+architecture together. Seconds per replica-epoch, the least of all rounds, since other work only
+adds.
 """
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -60,4 +61,6 @@ def main(commit: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("commit", help="what to compare with")
+    main(parser.parse_args().commit)

@@ -1,10 +1,10 @@
-"""Do scores depend on how networks are trained together, or on the device? python
-benchmarks/agreement.py
+"""Do scores depend on how networks are trained together, or on the device?
 
-The same seeds are trained in several ways, on a shorter schedule of the same kind (10 epochs of
-12,000 pairs, a new goal every 2, x + y in the last 2), and scored with the primary measure. Sums in
-another order round differently, and training amplifies that: single networks may differ, their
-distribution must not. `same bits` counts networks whose weights are the same to the bit.
+`python benchmarks/agreement.py`: the same seeds are trained in several ways, on a shorter schedule
+of the same kind (10 epochs of 12,000 pairs, a new goal every 2, x + y in the last 2), and scored
+with the primary measure. Sums in another order round differently, and training amplifies that:
+single networks may differ, their distribution must not. `same bits` counts networks whose weights
+are the same to the bit.
 """
 
 import argparse

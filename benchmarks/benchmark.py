@@ -1,9 +1,9 @@
-"""Speed and memory of training, in one run of about six minutes on two cores: make benchmark
+"""Speed and memory of training, in one run of about six minutes on two cores.
 
-Seconds are per replica-epoch: one network, 60,000 pairs, held-out evaluation included. The floor is
-the multiply-adds of forward and backward over the rate of a large float32 matrix product with all
-cores. Machines are noisy: everything takes its turn in each round, the rate is measured again
-around every timing, ratios are medians over rounds, and ratios are what to read.
+`make benchmark`. Seconds are per replica-epoch: one network, 60,000 pairs, held-out evaluation
+included. The floor is the multiply-adds of forward and backward over the rate of a large float32
+matrix product with all cores. Machines are noisy: everything takes its turn in each round, the rate
+is measured again around every timing, ratios are medians over rounds, and ratios are what to read.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""What one would write or pick instead: `mlp` on the same pairs of MNIST digits for one epoch, then
-its held-out error.
+"""What one would write instead: `mlp` on the same pairs of digits for an epoch, then its error.
 
-Every function returns seconds per network and epoch of 60,000 pairs. `python peers.py PAIRS` runs
-the DataLoader loop.
+Every function returns seconds per network and epoch of 60,000 pairs. `python benchmarks/peers.py
+PAIRS` runs the DataLoader loop.
 """
 
+import argparse
 import copy
 import os
 import subprocess
@@ -135,4 +135,6 @@ def tutorial_vmap(pairs: int, replicas: int = 8) -> float:
 
 
 if __name__ == "__main__":
-    print(dataloader(int(sys.argv[1])))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pairs", type=int, help="how many the DataLoader loop trains on")
+    print(dataloader(parser.parse_args().pairs))

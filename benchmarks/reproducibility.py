@@ -1,9 +1,8 @@
-"""How far from the published history are first epochs trained in other ways? python
-benchmarks/reproducibility.py
+"""How far from the published history are first epochs trained in other ways?
 
-Eight seeds of an arm of each architecture, in full epochs, against the history of the study
-`paper`. The largest relative difference of any loss, epoch by epoch; `same`: networks whose history
-is equal in every digit. About 20 minutes on 2 cores.
+`python benchmarks/reproducibility.py`: eight seeds of an arm of each architecture, in full epochs,
+against the history of the study `paper`. The largest relative difference of any loss, epoch by
+epoch; `same`: networks whose history is equal in every digit. About 20 minutes on 2 cores.
 """
 
 import argparse

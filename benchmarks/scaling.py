@@ -1,5 +1,6 @@
-"""What does a network cost besides its training? python benchmarks/scaling.py (CPU seconds; read
-ratios within one run)
+"""What does a network cost besides its training?
+
+`python benchmarks/scaling.py` measures CPU seconds; compare ratios within one run.
 
 graph      dry runs of the real Snakefile with generated configs, against groups (one job each) and
            networks

@@ -1,15 +1,17 @@
-"""Build the site of a study from its executed notebooks: python book/build.py STUDY. It lands in
-results/<study>/book/.
+"""Build the site of a study from its executed notebooks.
 
-Code, texts and pictures of this repository are shown as they are. Of a study come only: source code,
-text, PNG pictures, tables and plain Markdown, none of which can run, include or fetch anything.
+`python book/build.py STUDY` puts it into results/<study>/book/.
+
+Code, texts and pictures of this repository are shown as they are. Of a study come only: source
+code, text, PNG pictures, tables and plain Markdown, none of which can run, include or fetch
+anything.
 """
 
+import argparse
 import json
 import os
 import re
 import shutil
-import sys
 import tempfile
 from base64 import b64decode, b64encode
 from contextlib import suppress
@@ -231,4 +233,6 @@ def build(study: str) -> None:
 
 
 if __name__ == "__main__":
-    command(lambda: build(*sys.argv[1:2]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study", help="a folder of results/ that has executed notebooks")
+    command(lambda: build(parser.parse_args().study))

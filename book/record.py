@@ -1,11 +1,12 @@
-"""Record the explorer for README: python book/record.py makes figures/paper/explorer.gif. It needs
-Chromium, and playwright of `make setup` for tests.
+"""Record the explorer for README.
 
-The right digit is exchanged in two towers, in a network on fixed goals and in one on varying goals of
-the same size. What they do is in the committed networks; the same machine makes the
-same file.
+`python book/record.py` makes figures/paper/explorer.gif. It needs Chromium, and playwright, which
+`make test` installs. The right digit is exchanged in two towers, in a network on fixed goals and in
+one on varying goals of the same size. What they do is in the committed networks; the same machine
+makes the same file.
 """
 
+import argparse
 import io
 import json
 import shutil
@@ -84,4 +85,5 @@ def record() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     record()

@@ -1,12 +1,13 @@
-"""Does every planted fault turn a test red? python tests/faults.py [NAME ...]
+"""Does every planted fault turn a test red?
 
-tests/faults.csv is the table: of each fault its name, the file, the text there (once; of a
-notebook, in its cells), what takes its place, and the tests that must catch it. A fault is planted
-in a temporary copy of the project, where these tests run; all of them run on a copy without a
-fault, too. Red: a test failed, as it should. GREEN: none did. BROKEN: the tests could not run, or
-the text is not there.
+`python tests/faults.py [NAME ...]`: tests/faults.csv is the table: of each fault its name, the
+file, the text there (once; of a notebook, in its cells), what takes its place, and the tests that
+must catch it. A fault is planted in a temporary copy of the project, where these tests run; all of
+them run on a copy without a fault, too. Red: a test failed, as it should. GREEN: none did. BROKEN:
+the tests could not run, or the text is not there.
 """
 
+import argparse
 import csv
 import json
 import os
@@ -74,9 +75,12 @@ def trial(fault: dict) -> tuple[str, str, float]:
 
 def main() -> None:
     faults = {fault["name"]: fault for fault in read()}
-    if unknown := [name for name in sys.argv[1:] if name not in faults]:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", nargs="*", help="of a fault in tests/faults.csv; none: all")
+    asked = parser.parse_args().name
+    if unknown := [name for name in asked if name not in faults]:
         sys.exit(f"NAME: got {unknown[0]!r}; allowed: {', '.join(faults)}")
-    chosen = [faults[name] for name in sys.argv[1:] or faults]
+    chosen = [faults[name] for name in asked or faults]
     tests = sorted({test for fault in chosen for test in fault["tests"].split()})
     none = {"name": "none", "file": "", "tests": " ".join(tests)}
     red = 0

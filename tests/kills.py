@@ -1,10 +1,10 @@
-"""Kill the real programs at random instants, start them again, and compare with an undisturbed run:
-python tests/kills.py 100
+"""Kill the real programs at random, start them again, and compare with an undisturbed run.
 
-A trial starts a study or a papermill run in an empty folder, kills it after a random time, in a
-random way, and starts the same command again, until it finishes. It survives if the command
-succeeds, every table and network is the undisturbed one, byte for byte, networks that were complete
-at a kill were not touched, and nothing is left over. Ten times as often, a loop of writes.
+`python tests/kills.py 100`: a trial starts a study or a papermill run in an empty folder, kills it
+after a random time, in a random way, and starts the same command again, until it finishes. It
+survives if the command succeeds, every table and network is the undisturbed one, byte for byte,
+networks that were complete at a kill were not touched, and nothing is left over. Ten times as
+often, a loop of writes.
 """
 
 import argparse

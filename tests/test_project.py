@@ -322,6 +322,25 @@ def test_nothing_that_reads_a_file_can_run_it(path):
         assert not names & UNSAFE, (path.name, node.lineno)
 
 
+SCRIPTS = [
+    path
+    for folder in ("benchmarks", "book", "tests")
+    for path in sorted((data.ROOT / folder).rglob("*.py"))
+    if '\nif __name__ == "__main__":\n' in path.read_text()
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_that_is_called_wrongly_says_how_to_use_it(path):
+    done = subprocess.run(
+        [sys.executable, path, "--wrong"], cwd=data.ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and done.stderr.startswith("usage: ") and not done.stdout
+    about = ast.get_docstring(ast.parse(path.read_text())).splitlines()
+    assert about[0].endswith((".", "?")) and about[1:2] in ([], [""])  # what --help says
+
+
 OFFLINE = """
 import sys
 

@@ -1,9 +1,9 @@
-"""Execute notebooks at toy size and keep them as what the tests compare with, cell by cell: make
-reference
+"""Execute notebooks at toy size and keep them: the tests compare with them, cell by cell.
 
-The others are executed by tests/test_graph.py and tests/test_published.py.
+`make reference`. The others are executed by tests/test_graph.py and tests/test_published.py.
 """
 
+import argparse
 import os
 import tempfile
 from pathlib import Path
@@ -46,6 +46,7 @@ def clean(notebook, folder: str):
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MODVAR_RESULTS"] = folder
         for name, parameters in REFERENCES.items():

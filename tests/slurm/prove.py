@@ -1,11 +1,11 @@
-"""Run a study on a real Slurm, with faults, and on this machine alone, and compare: python
-tests/slurm/prove.py
+"""Run a study on a real Slurm, with faults, and on this machine alone, and compare.
 
-Needs root on Debian; installs its slurm-wlm and munge if they are absent. Starts a munged, a
-slurmctld and three slurmds with a key and ports of their own, and ends them, and them alone;
-refuses where /etc/slurm has a slurm.conf. Writes benchmarks/slurm.md.
+`python tests/slurm/prove.py` needs root on Debian; installs its slurm-wlm and munge if they are
+absent. Starts a munged, a slurmctld and three slurmds with a key and ports of their own, and ends
+them, and them alone; refuses where /etc/slurm has a slurm.conf. Writes benchmarks/slurm.md.
 """
 
+import argparse
 import os
 import shutil
 import signal
@@ -394,6 +394,7 @@ def parents(process: psutil.Process) -> list[psutil.Process]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     os.nice(10)
     install()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
