@@ -377,10 +377,10 @@ def score_says() -> list[str]:
         f"nonlinearity | {two(third.fixed)} | {two(third.varying)} |",
         f"right digit | {two(best.fixed)} | {two(best.varying)} |",
         f"is {two(third.chance)} for the third row. For the last it is {two(best.chance)}",
-        f"trying {len(readings)} *readings*",
+        f"We tried {len(readings)} *readings*",
         f"{len(likely)} readings have a probability above 0.2",
         f"drops to {two(counted.chance)} if the {counted.n_varying - third.n_varying} `varying`",
-        f"In `mlp` it is {mean['towers', 'fixed']}. That is *above* the {mean['mlp', 'fixed']} of",
+        f"It is {mean['towers', 'fixed']}. That is *above* the {mean['mlp', 'fixed']} of",
     ]
 
 
@@ -395,6 +395,8 @@ def plain_networks_say() -> list[str]:
         "`fixed`": "fixed",
         "two towers": "towers",
     }
+    margin = study.primary()["second"]["margin"]
+    assert two(margin / scale["towers", DECLARED], 1) == "0.1"
     rows = [
         f"| {said} | {two(scale[name, 'effect_selectivity_of_possible'])} "
         f"| {two(scale[name, DECLARED])} |"
@@ -436,7 +438,7 @@ def plain_networks_say() -> list[str]:
         f"is {two(-gap['difference'].item())} higher",
         f"| {two(scale['towers', DECLARED])} in `mlp` | 0 |",
         f"the declared difference is {equal.split()[0]}:",
-        f"what we declared to matter, {study.primary()['second']['margin']}",
+        f"too little to matter: {margin} in the last column, about a tenth of the way",
         f"rises by {two(circuits['difference'].item())}. When",
         f"random `tables` lower the declared measure by {lost['tables']}. Goals a·x + b·y lower it by "
         f"{lost['varying']}. Sums of two random functions (`additive`) lower it by {lost['additive']}",
@@ -524,12 +526,17 @@ def test_the_readme_says_what_the_tables_say_and_no_other_number():
         for name in ("mlp", "vit", "mixer")
     ]
     mlp, vit, mixer = (two(abs(row["difference"].item())) for row in after)
+    lie = table("scale.csv", architecture="mlp", measure="effect_selectivity_of_possible")
+    lie = lie.set_index("network")["mean"].map(two)
+    assert (lie["summed"], lie["towers"]) == ("0.00", "1.00")
     found = found_afterwards()
     split = re.match(r"\| selectivity by effect \| (\S+) \| (\S+)", found[0])
     rise = found[-2].rstrip(".")
     for said in (
         f"towers {score['towers', 'fixed']}, `fixed` {score['mlp', 'fixed']}",
-        f"`mlp`: less, by {mlp}",
+        f"`mlp` is less so, by {mlp}",
+        f"untrained ones lie at {lie['untrained']} and `fixed` ones at {lie['fixed']}.",
+        f"lower, at {lie['varying']}, or at {lie['varying standardised']} if their goals have the size",
         f"more, but only by {vit}",
         f"A mixer gains {mixer}",
         f"{split[1]} becomes {split[2]}: two towers",
