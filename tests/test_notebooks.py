@@ -27,20 +27,26 @@ def read(path):
     return nbformat.read(path, as_version=4)
 
 
-def code(path):
+def tagged(path, tag) -> list[str]:
+    return [c.source for c in read(path).cells if tag in c.metadata.get("tags", [])]
+
+
+def code(path) -> list[str]:
     """The sources of the code cells, without the one that papermill put in."""
-    cells = [c for c in read(path).cells if c.cell_type == "code"]
-    return [c.source for c in cells if "injected-parameters" not in c.metadata.get("tags", [])]
+    skipped = tagged(path, "injected-parameters")
+    cells = [c.source for c in read(path).cells if c.cell_type == "code"]
+    return [source for source in cells if source not in skipped]
 
 
-def parameters_cell(path):
-    (cell,) = [c.source for c in read(path).cells if "parameters" in c.metadata.get("tags", [])]
+def parameters_cell(path) -> str:
+    (cell,) = tagged(path, "parameters")
     return cell
 
 
-def parameters_of(path) -> dict:
+def values_of(source) -> dict:
+    """The names that a cell sets."""
     values = {}
-    exec(parameters_cell(path), values)
+    exec(source, values)
     return {name: value for name, value in values.items() if not name.startswith("__")}
 
 
@@ -50,15 +56,13 @@ def test_sources_are_stripped_and_plain(path):
     assert read(path).metadata["kernelspec"]["name"] == "python3"
     for cell in read(path).cells:
         if cell.cell_type == "code":
-            assert (
-                cell.outputs == []
-                and cell.execution_count is None
-                and not cell.source.rstrip().endswith(";")
-            )
-            assert set(cell.metadata) <= {"tags"}
-            assert {"parameters", "hide-input"} & {*cell.metadata.get("tags", [])} or len(
-                cell.source.splitlines()
-            ) <= 24
+            assert cell.outputs == [] and cell.execution_count is None
+            assert set(cell.metadata) <= {"tags"} and not cell.source.rstrip().endswith(";")
+            is_long = len(cell.source.splitlines()) > 24
+            assert not is_long or {"parameters", "hide-input"} & {*cell.metadata.get("tags", [])}
+
+
+TYPES = {"str": str | tuple, "int": int, "float": float, "bool": bool}
 
 
 @every_notebook
@@ -66,45 +70,32 @@ def test_parameters_are_settings_typed_explained_and_valid(path):
     body = ast.parse(parameters_cell(path)).body
     assert body and all(isinstance(line, ast.AnnAssign) for line in body)
     assert parameters_cell(path).count("# ") == len(body)  # papermill --help-notebook shows them
-    values, own = parameters_of(path), OWN.get(path.stem, set())
+    values, own = values_of(parameters_cell(path)), OWN.get(path.stem, set())
     assert values.keys() - own <= ALL_PARAMETERS
-    settings = notebook.settings(**{name: v for name, v in values.items() if name not in own})
+    settings = notebook.settings(**{name: values[name] for name in values.keys() - own})
+    values |= {name: getattr(settings, name) for name in values.keys() - own}
     for line in body:
-        value = (
-            values[line.target.id] if line.target.id in own else getattr(settings, line.target.id)
-        )
-        assert isinstance(
-            value,
-            {"str": str | tuple, "int": int, "float": float, "bool": bool}[line.annotation.id],
-        )
+        assert isinstance(values[line.target.id], TYPES[line.annotation.id])
 
 
 @every_notebook
 def test_every_parameter_goes_through_settings_under_its_own_name(path):
     """So that what test_bad_input.py says of Settings holds for the notebook."""
-    trees = [ast.parse(source) for source in code(path)]
-    calls = [
-        n
-        for tree in trees
-        for n in ast.walk(tree)
-        if isinstance(n, ast.Call) and ast.unparse(n.func) == "notebook.settings"
-    ]
-    own = OWN.get(path.stem, set())
-    given = {word.arg: ast.unparse(word.value) for word in calls[0].keywords if word.arg != "own"}
-    given |= {name: name for name in own}
+    nodes = [node for source in code(path) for node in ast.walk(ast.parse(source))]
+    calls = [node for node in nodes if isinstance(node, ast.Call)]
+    (call, *_) = [node for node in calls if ast.unparse(node.func) == "notebook.settings"]
+    given = {word.arg: ast.unparse(word.value) for word in call.keywords if word.arg != "own"}
+    given |= {name: name for name in OWN.get(path.stem, ())}
     if given == {None: "{name: globals()[name] for name in names}"}:
+        (source,) = [source for source in code(path) if source.startswith("names = ")]
         values = {"Settings": Settings}
-        exec(next(s for s in code(path) if s.startswith("names = ")).split("\nsettings")[0], values)
+        exec(source.split("\nsettings")[0], values)
         given = {name: name for name in values["names"]}
     if None in given:  # **SIZE, a dict of them
-        (size,) = [
-            n.value
-            for t in trees
-            for n in t.body
-            if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == given[None]
-        ]
+        assigned = [node for node in nodes if isinstance(node, ast.Assign)]
+        (size,) = [n.value for n in assigned if ast.unparse(n.targets[0]) == given[None]]
         given = {key.value: ast.unparse(value) for key, value in zip(size.keys, size.values)}
-    assert given == {name: name for name in parameters_of(path)}
+    assert given == {name: name for name in values_of(parameters_cell(path))}
     first = next(i for i, source in enumerate(code(path)) if "notebook.settings" in source)
     assert first <= 2 or path.stem == "10_your_own"  # before anything is computed
 
@@ -112,13 +103,12 @@ def test_every_parameter_goes_through_settings_under_its_own_name(path):
 @every_notebook
 def test_names_are_not_listed_but_printed_from_the_registries(path):
     """A new regime or architecture is registered in one place."""
-    lists = [line for line in parameters_cell(path).splitlines() if "#" in line]
-    for registry in (goals.REGIMES, models.ARCHITECTURES):
-        assert not [
-            line
-            for line in lists
-            if sum(name in re.findall(r"\w+", line.split("#")[1]) for name in registry) > 2
-        ]
+    told = [set(re.findall(r"\w+", line)) for line in re.findall("#(.*)", parameters_cell(path))]
+    assert all(
+        len(words & {*names}) <= 2
+        for words in told
+        for names in (goals.REGIMES, models.ARCHITECTURES)
+    )
 
 
 def test_a_parameter_has_one_default_and_meaning_everywhere():
@@ -126,23 +116,22 @@ def test_a_parameter_has_one_default_and_meaning_everywhere():
     study of 04 to 09: some need more arms than one trains oneself."""
     lines = {}
     for path in SOURCES:
-        for line in ast.parse(parameters_cell(path)).body:
+        skipped = {
+            "study",
+            *OWN.get(path.stem, ()),
+            *(["regime"] if path.stem == "01_data" else []),
+        }
+        for line in ast.parse(parameters_cell(path)).body if path.stem != "10_your_own" else ():
             text, name = ast.get_source_segment(parameters_cell(path), line), line.target.id
-            if (
-                path.stem != "10_your_own"
-                and (path.stem, name) != ("01_data", "regime")
-                and name not in {"study", *OWN.get(path.stem, ())}
-            ):
-                assert lines.setdefault(name, text) == text, path.name
+            assert name in skipped or lines.setdefault(name, text) == text, path.name
     assert {*lines, "study"} == ALL_PARAMETERS
 
 
 def test_training_and_measuring_have_every_parameter_and_the_librarys_defaults():
     """Training those of training, measuring the names of what it measures, and what besides."""
-    train, measure = (
-        parameters_of(data.ROOT / "notebooks" / f"{name}.ipynb")
-        for name in ("02_train", "03_metric")
-    )
+    names = "02_train", "03_metric"
+    cells = [parameters_cell(data.ROOT / "notebooks" / f"{name}.ipynb") for name in names]
+    train, measure = map(values_of, cells)
     assert set(train) == ALL_PARAMETERS - {"extras"}
     assert set(measure) == {"study", *runs.KEYS[:-1], "seeds", "extras"}
     assert notebook.settings(**train, **{"extras": measure["extras"]}) == Settings()
@@ -154,12 +143,9 @@ def test_references_have_not_drifted(name):
     tests/reference/make.py says."""
     reference = HERE / "reference" / f"{name}.ipynb"
     assert code(reference) == code(data.ROOT / "notebooks" / f"{name}.ipynb"), "run: make reference"
+    (injected,) = tagged(reference, "injected-parameters")
+    assert values_of(injected) == REFERENCES[name]
     cells = [c for c in read(reference).cells if c.cell_type == "code" and c.source.strip()]
-    values = {}
-    exec(
-        next(c.source for c in cells if "injected-parameters" in c.metadata.get("tags", [])), values
-    )
-    assert {k: v for k, v in values.items() if k != "__builtins__"} == REFERENCES[name]
     assert all(c.execution_count for c in cells)  # nbval compares no others
     assert sum(bool(c.outputs) for c in cells) >= 5
 
@@ -169,13 +155,8 @@ CONFIG = data.ROOT / "config"
 
 def test_every_notebook_is_executed_by_some_test():
     """As a reference, in the toy graph, over the published tables, or in test_shapes.py."""
-    assert {path.stem for path in SOURCES} == {
-        *REFERENCES,
-        *OWN,
-        "02_train",
-        "03_metric",
-        *(n for c in ("paper", "third") for n in read_config(CONFIG / f"{c}.yaml").notebooks),
-    }
+    published = [read_config(CONFIG / f"{study}.yaml").notebooks for study in ("paper", "third")]
+    assert {path.stem for path in SOURCES} == {*REFERENCES, *OWN}.union(*published)
     assert {path.stem for path in (HERE / "reference").glob("*.ipynb")} == set(REFERENCES)
 
 

@@ -5,6 +5,7 @@
 
 import argparse
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -14,8 +15,18 @@ import papermill
 from modvar_lib import data
 
 HERE = Path(__file__).parent
+OF = {"study": "reference", "regime": "varying", "variant": "standardised"}
 REFERENCES = {
     "01_data": {"seeds": "0-1", "epochs": 20, "period": 5},
+    "02_train": OF
+    | {
+        "epochs": 40,
+        "final_epochs": 10,
+        "pairs_per_epoch": 8000,
+        "standardise": True,
+        "device": "cpu",
+    },
+    "03_metric": OF,
     "10_your_own": {
         "study": "reference",
         "seeds": "0-2",
@@ -27,9 +38,13 @@ REFERENCES = {
 
 
 def clean(notebook, folder: str):
-    """Fit to commit: without times, papermill's metadata, names of widgets and of the temporary
-    folder."""
+    """Fit to commit: progress bars as they end, without papermill's metadata, names of widgets and of
+    the temporary folder."""
     for cell in notebook.cells:
+        bars = [one for one in cell.get("outputs", []) if one.get("name") == "stderr"]
+        if bars:
+            bars[0].text = re.sub(r".*\r(?!\n)", "", "".join(one.text for one in bars))
+            cell.outputs = [one for one in cell.outputs if one not in bars or one is bars[0]]
         for output in cell.get("outputs", []):
             if output.output_type == "stream":
                 output.text = output.text.replace(folder, "results")
