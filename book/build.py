@@ -29,7 +29,7 @@ from modvar_lib.data import ROOT
 from modvar_lib.errors import InputError, command
 from modvar_lib.runs import study_folder
 
-AS_THEY_ARE = ("01_data", "02_train", "03_metric", "10_your_own", "12_two_arms", "13_predictions")
+AS_THEY_ARE = ("12_two_arms", "13_predictions")  # where nothing has executed them
 PUBLISHED = "paper", "third"  # studies
 EXPLORER = "<!-- explorer -->"  # where it goes
 NO_SVG = shutil.ignore_patterns("*.svg")
@@ -108,6 +108,19 @@ def cleaned(executed: Path, original: Path) -> NotebookNode:
     return v4.new_notebook(cells=cells, metadata=own.metadata)
 
 
+def executed(name: str, study: str) -> tuple[Path, str] | None:
+    """Where a notebook is as it was executed, and a line that says so if it was not for this study."""
+    if own := sorted(study_folder(study).glob(f"notebooks/{name}*.ipynb")):
+        return own[0], ""
+    for other in PUBLISHED if study in PUBLISHED else ():
+        if (path := ROOT / "results" / other / "notebooks" / f"{name}.ipynb").is_file():
+            return path, f"*This page is of the study `{other}`.*"
+    if (path := ROOT / "tests" / "reference" / f"{name}.ipynb").is_file():
+        return path, "*This page was executed at toy size. Its numbers mean nothing.*"
+    path = ROOT / "notebooks" / f"{name}.ipynb"
+    return (path, "*This page has not been executed.*") if name in AS_THEY_ARE else None
+
+
 def folded(cells: list) -> list:
     """Code is folded until it is asked for, and cells that show nothing are folded into the one
     after them."""
@@ -132,7 +145,7 @@ def linked(text: str, at: str, source: Path, study: str) -> str:
     def site(found: re.Match) -> str:
         target, mark, anchor = found["target"].partition("#")
         path = os.path.normpath(f"{at}/{target}")
-        path = re.sub(f"^(book/|results/{re.escape(study)}/(?=notebooks/))", "", path)
+        path = re.sub(f"^(book/|results/({re.escape(study)}|third)/(?=notebooks/))", "", path)
         if not target or ":" in target:
             return found[0]
         if not (source / path).is_file():
@@ -194,11 +207,9 @@ def build(study: str) -> None:
                 shutil.copytree(figures, source / "figures" / published, ignore=NO_SVG)
         pages = {}
         for original in sorted((ROOT / "notebooks").glob("*.ipynb")):
-            executed = sorted(folder.glob(f"notebooks/{original.stem}*.ipynb"))
-            if executed or original.stem in AS_THEY_ARE:
-                page = pages[source / "notebooks" / original.name] = cleaned(
-                    [*executed, original][0], original
-                )
+            if found := executed(original.stem, study):
+                page = pages[source / "notebooks" / original.name] = cleaned(found[0], original)
+                page.cells[0].source += f"\n\n{found[1]}"
                 if original.stem != "10_your_own":  # where code is the matter
                     page.cells = folded(page.cells)
         (source / "notebooks").mkdir()

@@ -53,11 +53,16 @@ $\\href{{javascript:hit=4}}{{x}}$ `` ``` ````` `` <!-- explorer -->
 """
 
 
+def build(study, **env):
+    words = sys.executable, "book/build.py", study
+    return subprocess.run(
+        words, cwd=data.ROOT, env=os.environ | env, capture_output=True, text=True
+    )
+
+
 def built(study, folder):
     """A site, without a warning."""
-    env = {**os.environ, "MODVAR_RESULTS": str(folder)}
-    words = [sys.executable, "book/build.py", study]
-    done = subprocess.run(words, cwd=data.ROOT, env=env, capture_output=True, text=True)
+    done = build(study, MODVAR_RESULTS=str(folder))
     assert done.returncode == 0 and "WARNING" not in done.stderr, done.stderr
     return folder / study / "book"
 
@@ -194,12 +199,27 @@ def pages(site):
 
 
 def test_every_notebook_is_a_page(site):
-    assert {path.stem for path in site.glob("notebooks/*.html")} >= set(NOTEBOOKS)
+    assert {path.stem for path in site.glob("notebooks/*.html")} == set(NOTEBOOKS)
     assert {"index.html", "search.html", "searchindex.js"} <= {path.name for path in site.iterdir()}
 
 
-def test_every_link_within_leads_somewhere(pages):
+def test_notebooks_that_the_study_did_not_execute_are_shown_with_outputs_and_say_so(site):
+    for name, says in (
+        ("02_train", "Its numbers mean nothing"),
+        ("03_metric", "Its numbers mean nothing"),
+        ("10_your_own", "Its numbers mean nothing"),
+        ("13_predictions", "of the study"),
+    ):
+        text = (site / "notebooks" / f"{name}.html").read_text()
+        assert says in text and "cell_output" in text, name
+
+
+def test_pages_lead_somewhere_fetch_nothing_and_describe_their_pictures(pages):
     every_link_leads_somewhere(pages)
+    for page in pages.values():
+        loaded = [link for tag, link in page.links if tag in ("script", "link", "img")]
+        assert not any(urlsplit(link).netloc for link in loaded), page.path.name
+        assert page.silent == [], page.path.name
 
 
 def every_link_leads_somewhere(pages):
@@ -207,34 +227,16 @@ def every_link_leads_somewhere(pages):
         for _, link in page.links:
             parts = urlsplit(link)
             if not parts.scheme and not parts.netloc:
-                target = (
-                    (page.path.parent / unquote(parts.path)).resolve() if parts.path else page.path
-                )
+                target = (page.path.parent / unquote(parts.path)).resolve()
+                target = target if parts.path else page.path
                 assert target.exists(), (page.path.name, link)
                 if parts.fragment and target in pages:
                     assert unquote(parts.fragment) in pages[target].ids, (page.path.name, link)
 
 
-def test_nothing_is_fetched_from_elsewhere(pages):
-    for page in pages.values():
-        foreign = [
-            link
-            for tag, link in page.links
-            if tag in ("script", "link", "img") and urlsplit(link).netloc
-        ]
-        assert not foreign, page.path.name
-
-
-def test_every_picture_has_words(pages):
-    for page in pages.values():
-        assert page.silent == [], page.path.name
-
-
 def test_a_study_without_notebooks_is_one_line(results):
-    words = [sys.executable, "book/build.py", "nothing"]
-    done = subprocess.run(words, cwd=data.ROOT, capture_output=True, text=True)
-    assert done.returncode != 0 and re.match(
-        r"InputError: study: 'nothing' has no executed notebooks", done.stderr
+    assert build("nothing").stderr.startswith(
+        "InputError: study: 'nothing' has no executed notebooks"
     )
 
 
@@ -242,8 +244,7 @@ def test_a_study_without_notebooks_is_one_line(results):
 def test_a_notebook_that_is_none_is_one_line(results, text):
     (results / "odd" / "notebooks").mkdir(parents=True)
     (results / "odd" / "notebooks" / "06_ruler.ipynb").write_text(text)
-    words = [sys.executable, "book/build.py", "odd"]
-    done = subprocess.run(words, cwd=data.ROOT, capture_output=True, text=True)
+    done = build("odd")
     assert re.search(r"^InputError: study: \S+06_ruler.ipynb is not an executed", done.stderr)
     assert "Traceback" not in done.stderr
 
@@ -267,11 +268,8 @@ def test_a_page_is_usable_by_everybody(site, browser, name, width, scheme):
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(f"file://{site / name}.html")
     page.wait_for_timeout(1500)
-    serious = [
-        one
-        for one in Axe().run(page).response["violations"]
-        if one["impact"] in ("serious", "critical")
-    ]
+    found = Axe().run(page).response["violations"]
+    serious = [one for one in found if one["impact"] in ("serious", "critical")]
     assert not serious, [(one["id"], one["nodes"][0]["html"][:200]) for one in serious]
     assert not errors and page.evaluate("document.documentElement.scrollWidth") <= width + 1
     page.close()
@@ -295,11 +293,7 @@ def test_the_explorer_in_the_browser_agrees_with_pytorch(explorer):
     """Every activation of every network, to 1e-3, with weights rounded as the page has them."""
     paths = sorted((data.ROOT / "results" / STUDY / "runs").glob("*/seed-*"))
     _, digits = data.digits("MNIST")
-    rows = [
-        int(torch.where(digits.labels == digit)[0][example])
-        for digit in range(10)
-        for example in range(3)
-    ]
+    rows = [int(row) for d in range(10) for row in torch.where(digits.labels == d)[0][:3]]
     for n, path in enumerate(paths):
         network = runs.load(path, STUDY).network()
         for parameter in network.parameters():
@@ -312,14 +306,16 @@ def test_the_explorer_in_the_browser_agrees_with_pytorch(explorer):
                 "([n, l, r]) => document.querySelector('#explorer').explorer.activations(n, l, r)",
                 [n, left, right],
             )
-            for layer, values in zip(
-                (value[0] for (_, when), value in seen.items() if when == "post"),
-                shown,
-                strict=True,
-            ):
-                assert torch.allclose(
-                    layer, torch.tensor(values), atol=1e-3 * max(1, float(layer.abs().max()))
-                )
+            agree(seen, shown)
+
+
+def agree(seen, shown, least=1):
+    """Activations as PyTorch has them and as the page has them."""
+    wanted = [value[0] for (_, when), value in seen.items() if when == "post"]
+    for layer, values in zip(wanted, shown, strict=True):
+        assert torch.allclose(
+            layer, torch.tensor(values), atol=1e-3 * max(least, float(layer.abs().max()))
+        )
 
 
 def test_the_explorer_answers_to_keys_and_to_a_pen(explorer):
@@ -354,10 +350,10 @@ def test_on_a_phone_all_is_in_view_and_nothing_jumps(site, browser):
     page = browser.new_page(viewport={"width": 390, "height": 844}, offline=True)
     page.goto(f"file://{site / 'notebooks' / '09_explore.html'}")
     page.locator(".explorer canvas.units").first.wait_for(timeout=20_000)
-    everything = ".explorer, .explorer .answer, .explorer canvas, .explorer button"
+    everything = page.locator(".explorer, .explorer :is(.answer, canvas, button)")
 
     def places():
-        boxes = page.locator(everything).evaluate_all(
+        boxes = everything.evaluate_all(
             "all => all.map(one => one.getBoundingClientRect().toJSON())"
         )
         return [(box["x"], box["y"] - boxes[0]["y"], box["width"], box["height"]) for box in boxes]
@@ -366,11 +362,8 @@ def test_on_a_phone_all_is_in_view_and_nothing_jumps(site, browser):
     assert left["y"] == right["y"] and left["x"] + left["width"] <= right["x"]
     last = page.locator("canvas.units").last.bounding_box()
     assert last["y"] + last["height"] - page.locator(".explorer").bounding_box()["y"] < 600
-    assert page.locator(".strip").first.locator("span").all_inner_texts() == [
-        "before",
-        "after",
-        "change",
-    ]
+    rows = page.locator(".strip").first.locator("span").all_inner_texts()
+    assert rows == ["before", "after", "change"]
     before = places()
     for _ in range(5):
         for side in ("left", "right"):
@@ -393,10 +386,8 @@ def test_networks_that_are_not_matrices_are_explored_too(results, browser):
     page.add_script_tag(
         content=f"{start} root.explorer = mount(root, {json.dumps(packed)});", type="module"
     )
-    heads = page.locator(".strip h3").all_inner_texts()
-    assert [head.split(",")[0] for head in heads] == [
-        *"patches block1 block2 mean bottleneck".split()
-    ]
+    heads = [head.split(",")[0] for head in page.locator(".strip h3").all_inner_texts()]
+    assert heads == ["patches", "block1", "block2", "mean", "bottleneck"]
     _, digits = data.digits("MNIST")
     first = [int(torch.where(digits.labels == digit)[0][0]) for digit in range(10)]
     with torch.no_grad():
@@ -404,9 +395,7 @@ def test_networks_that_are_not_matrices_are_explored_too(results, browser):
         _, seen = models.activations(vit.network(), pair)
     use = "document.querySelector('#explorer').explorer"
     shown = page.evaluate(f"{use}.activations(0, 3 * 9, 3 * 4)")
-    wanted = [value[0] for (_, when), value in seen.items() if when == "post"]
-    for layer, values in zip(wanted, shown, strict=True):
-        assert torch.allclose(layer, torch.tensor(values), atol=1e-3 * float(layer.abs().max()))
+    agree(seen, shown, least=0)
     said, clear = page.locator(".answer"), page.get_by_role("button", name="clear the left digit")
     page.evaluate(f"{use}.exchange(0, 8)")
     assert "After: 8 and 4" in said.inner_text() and clear.is_disabled()
@@ -430,14 +419,11 @@ def test_the_explorer_answers_in_jupyterlab(browser, results, tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     words = f"-m jupyter lab --no-browser --allow-root --port={port} --IdentityProvider.token=t --ServerApp.root_dir={tmp_path}"
-    env = os.environ | {
-        "JUPYTER_CONFIG_DIR": str(tmp_path / "c"),
-        "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "s"),
-    }
+    folders = {"JUPYTER_CONFIG_DIR": f"{tmp_path}/c", "JUPYTERLAB_SETTINGS_DIR": f"{tmp_path}/s"}
     with (tmp_path / "log.txt").open("w") as log:
         lab = subprocess.Popen(
             [sys.executable, *words.split()],
-            env=env,
+            env=os.environ | folders,
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -468,15 +454,7 @@ def test_the_explorer_answers_in_jupyterlab(browser, results, tmp_path):
 
 
 def test_an_explorer_of_convolutions_alone_is_one_line(results):
-    (run,) = runs.complete(
-        Settings(
-            study="toy",
-            architecture="cnn",
-            epochs=1,
-            pairs_per_epoch=256,
-            test_pairs=100,
-            device="cpu",
-        )
-    )
+    sizes = {"epochs": 1, "pairs_per_epoch": 256, "test_pairs": 100, "device": "cpu"}
+    (run,) = runs.complete(Settings(study="toy", architecture="cnn", **sizes))
     with pytest.raises(InputError, match=r"^networks: none is small enough"):
         explorers.packed([(run, None)])
