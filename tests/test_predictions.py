@@ -49,7 +49,7 @@ def test_statements_made_in_advance_come_true_or_not():
     found = predicted(pd.DataFrame(rows), stated)
     assert found["came true"].tolist() == ["yes", "yes", "no", "no", "not trained"]
     assert found["n"].tolist() == [8, 8, 8, 8, 0] and found["failed"].tolist() == [1, 0, 0, 1, 0]
-    assert found["p_holm"].iloc[0] == pytest.approx(4 * 2 / 2**8)  # of four that there are data for
+    assert found["p_holm"].iloc[0] == pytest.approx(5 * 2 / 2**8)  # of all five
 
 
 def test_eight_pairs_can_decide_a_statement_where_no_correction_is_declared():

@@ -18,6 +18,7 @@ import pandas as pd
 from modvar_lib.analysis.statistics import holm, interval, paired_difference, verdict
 from modvar_lib.analysis.study import arms, first_trained, primary, select
 from modvar_lib.errors import InputError
+from modvar_lib.settings import parse_seeds
 
 COMPARED_AT = END, EQUAL = "at the end", "at equal error"
 WORKING, ALL = "neither failed", "all"  # networks: without pairs of which one failed, or with them
@@ -122,11 +123,15 @@ def with_and_without_failures(table: pd.DataFrame, *args, **options) -> pd.DataF
 
 
 def judged(
-    table: pd.DataFrame, margins: dict[str, float], family: list[str], one_word: bool = True
+    table: pd.DataFrame,
+    margins: dict[str, float],
+    family: list[str],
+    one_word: bool = True,
+    size: int = 0,
 ) -> pd.DataFrame:
     """Contrasts with p_holm, p by Holm's correction over the rows that agree in the columns of
-    `family`, and `verdict` by it. margins: of each measure."""
-    table = table.assign(p_holm=table.groupby(family)["p"].transform(holm))
+    `family` (see `holm` for size), and `verdict` by it. margins: of each measure."""
+    table = table.assign(p_holm=table.groupby(family)["p"].transform(holm, size=size))
     words = [
         verdict(row, margins[row["measure"]], row["p_holm"], one_word)
         for row in table.to_dict("records")
@@ -210,6 +215,7 @@ class Declaration:
     compared_at: tuple[str, ...] = COMPARED_AT
     decides: str = END
     one_word: bool = True  # equivalent before more and less
+    seeds: tuple[int, ...] = ()  # all of which an arm needs before anything is said of it
 
     def rows(self, table: pd.DataFrame) -> pd.DataFrame:
         """The rows of a table that are of the declared layers, in their order."""
@@ -276,22 +282,31 @@ def _third(declared: dict) -> Declaration:
     kept = Condition(f"{apart} rises against `{first}`", apart, pair, "rises", at, "p_holm")
     rules, moments = {"more modular": rule, "kept apart": [kept]}, tuple(one["compared_at"])
     of = one["measures"], one["layers"], contrasts, one["margins"]
-    return Declaration(*of, rules, moments, at)
+    return Declaration(*of, rules, moments, at, seeds=parse_seeds(one["seeds"]))
 
 
 def declared_contrasts(table: pd.DataFrame, declared: Declaration) -> pd.DataFrame:
     """Every contrast of which a declaration speaks, with and without failed networks; p_holm and
-    verdict of the declared measures (Holm's correction over measures and layers), and p_holm of the
-    others over layers. table: rows of `study.along`."""
+    verdict of the declared measures (Holm's correction over all declared measures and layers, those
+    that are not there included), and p_holm of the others over layers. An arm of which declared seeds
+    are missing is left out. table: rows of `study.along`."""
     measures = {one.measure for rule in declared.rules.values() for one in rule}
     rows = select(declared.rows(table), side="both", measure=measures.union(declared.measures))
+    if declared.seeds:
+        rows = select(rows, seed=declared.seeds)
+        there = rows.groupby(["architecture", "arm"])["seed"].transform("nunique")
+        rows = rows[there == len(declared.seeds)]
     by, family = ["architecture", "layer", "measure"], ["networks", "contrast", "read"]
     found = with_and_without_failures(rows, by, declared.contrasts, declared.compared_at)
-    primary = found["measure"].isin(declared.measures)
-    said = judged(found[primary], declared.margins, family, declared.one_word)
+    primary, layers = (
+        found["measure"].isin(declared.measures),
+        sum(map(len, declared.layers.values())),
+    )
+    size = layers * len(declared.measures)
+    said = judged(found[primary], declared.margins, family, declared.one_word, size)
     beside = found[~primary].assign(verdict="")
-    beside["p_holm"] = beside.groupby([*family, "measure"])["p"].transform(holm)
-    return pd.concat([said, beside]).sort_index()
+    p = beside.groupby([*family, "measure"])["p"]
+    return pd.concat([said, beside.assign(p_holm=p.transform(holm, size=layers))]).sort_index()
 
 
 def standing_in(table: pd.DataFrame, networks: pd.DataFrame, measure: str) -> pd.DataFrame:

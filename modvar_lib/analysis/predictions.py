@@ -121,7 +121,7 @@ def predicted(table: pd.DataFrame, stated: list[Statement]) -> pd.DataFrame:
         named = one._asdict() | {"seeds": len(one.seeds)}
         found.append(named | number | beside)
     found = pd.DataFrame(found)
-    found["p_holm"] = found.groupby("prediction")["p"].transform(holm)
+    found["p_holm"] = found.groupby("prediction")["p"].transform(lambda p: holm(p, len(p)))
     found[CAME] = [
         holds(row, Condition("", "", "", row["predicted"], p=row["decided_by"]))
         if row["n"]

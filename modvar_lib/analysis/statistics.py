@@ -54,10 +54,10 @@ def paired_difference(first: pd.Series, second: pd.Series) -> dict:
     return found | bounds | {"p": test.pvalue, "d": mean / sd}
 
 
-def holm(p) -> np.ndarray:
+def holm(p, size: int = 0) -> np.ndarray:
     """p values of a family of tests, adjusted so that the chance of any false alarm is bounded
-    (Holm's step-down). NaN stays, and does not count. Source: Holm, Scandinavian Journal of
-    Statistics 6 (1979).
+    (Holm's step-down). NaN stays, and does not count, unless size says how many tests were declared.
+    Source: Holm, Scandinavian Journal of Statistics 6 (1979).
 
     >>> holm([0.01, 0.04, 0.03]).round(2).tolist()
     [0.03, 0.06, 0.06]
@@ -65,7 +65,8 @@ def holm(p) -> np.ndarray:
     p = np.asarray(p, dtype=float)
     order = np.argsort(p)[: np.sum(~np.isnan(p))]
     adjusted = np.full(len(p), np.nan)
-    adjusted[order] = np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)).clip(max=1)
+    left = max(size, len(order)) - np.arange(len(order))
+    adjusted[order] = np.maximum.accumulate(p[order] * left).clip(max=1)
     return adjusted
 
 
