@@ -29,7 +29,7 @@ from modvar_lib.data import ROOT
 from modvar_lib.errors import InputError, command
 from modvar_lib.runs import study_folder
 
-AS_THEY_ARE = ("12_two_arms", "13_predictions")  # where nothing has executed them
+AS_THEY_ARE = ("12_two_arms", "13_predictions", "14_transfer")  # where nothing has executed them
 PUBLISHED = "paper", "third"  # studies
 EXPLORER = "<!-- explorer -->"  # where it goes
 NO_SVG = shutil.ignore_patterns("*.svg")

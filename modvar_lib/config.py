@@ -4,7 +4,6 @@ A group is the seeds of one arm that one job trains (02_train) and measures (03_
 """
 
 import os
-import sys
 from dataclasses import dataclass
 from itertools import product
 from math import prod
@@ -135,12 +134,12 @@ def _same_settings(group: Settings) -> None:
     group.refuse_other(there.iloc[0].to_dict(), path.parent)
 
 
-def _folder() -> None:
+def _folder(config: str) -> None:
     from modvar_lib.notebook import own_code
 
     own_code()
-    print(os.path.relpath(runs.study_folder(read_config(sys.argv[1]).study)))
+    print(os.path.relpath(runs.study_folder(read_config(config).study)))
 
 
-if __name__ == "__main__":  # python -m modvar_lib.config FILE: the study's folder
-    command(_folder)
+if __name__ == "__main__":
+    command(_folder, "config", about="Print the folder of the study that a config file describes.")

@@ -9,7 +9,6 @@ training digits, evaluation pairs the 10,000 others.
 import gzip
 import hashlib
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,5 +150,5 @@ def fetch(*names: str) -> None:
         print(f"{name} is in {raw}")
 
 
-if __name__ == "__main__":  # python -m modvar_lib.data KMNIST
-    command(lambda: fetch(*sys.argv[1:]))
+if __name__ == "__main__":
+    command(fetch, "dataset...", about="Download data sets, such as KMNIST, into data/.")

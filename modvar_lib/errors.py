@@ -1,5 +1,6 @@
 """One kind of error for everything a user can get wrong: one line, shown without a traceback."""
 
+import argparse
 import difflib
 import errno
 import sys
@@ -44,10 +45,20 @@ def one_line(error: BaseException) -> InputError | None:
     return error if isinstance(error, InputError) else None
 
 
-def command(function) -> None:
-    """Run a command-line program, which ends with `one_line` where there is one."""
+def command(function, *names: str, about: str = "") -> None:
+    """Run a command-line program, which ends with `one_line` where there is one. names: of its
+    arguments, the last one, if it ends in "...", one or more; about: what it does, for --help."""
     try:
-        function()
+        if names:
+            parser = argparse.ArgumentParser(description=about)
+            for name in names:
+                parser.add_argument(name.rstrip("."), nargs="+" if name.endswith("...") else None)
+            given = vars(parser.parse_args()).values()
+            function(
+                *(one for part in given for one in ([part] if isinstance(part, str) else part))
+            )
+        else:
+            function()
     except Exception as error:
         if known := one_line(error):
             sys.exit(f"InputError: {known}")

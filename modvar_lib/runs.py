@@ -20,7 +20,6 @@ import platform
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -408,5 +407,6 @@ def _json(value: dict) -> bytes:
     return f"{json.dumps(value, indent=2)}\n".encode()
 
 
-if __name__ == "__main__":  # python -m modvar_lib.runs STUDY NOTEBOOK
-    command(lambda: print(digest(*sys.argv[1:])))
+if __name__ == "__main__":
+    about = "Print the digest of what an analysis of a study depends on."
+    command(lambda *of: print(digest(*of)), "study", "notebook", about=about)

@@ -40,7 +40,7 @@ LONG = "11_positive_control"  # minutes, and of no network
 ANALYSES = [
     name for name in CONFIG.notebooks if name not in ("09_explore", LONG)
 ]  # 09 draws networks, by units
-THIRD = ["third/06_ruler", "third/13_predictions"]  # of the third study
+THIRD = [f"third/{name}" for name in read_config(data.ROOT / "config" / "third.yaml").notebooks]
 ALL = pytest.mark.parametrize(
     "name", [*ANALYSES, *THIRD, pytest.param(LONG, marks=pytest.mark.slow)]
 )
