@@ -44,10 +44,10 @@ class _Loader(yaml.SafeLoader):
     """Safe YAML in which a name stands once, and only text and numbers are repeated by an alias:
     lists of aliases of lists would grow without end."""
 
-    def fetch_flow_collection_start(self, token):
+    def fetch_flow_collection_start(self, TokenClass):
         if self.flow_level > 20:
             raise yaml.YAMLError("it is nested too deeply")
-        super().fetch_flow_collection_start(token)
+        super().fetch_flow_collection_start(TokenClass)
 
     def compose_node(self, parent, index):
         alias = self.check_event(yaml.AliasEvent)
@@ -79,7 +79,7 @@ def read_config(config: Path | str | dict) -> Config:
     arms, groups, size = set(), [], asked.group_size
     too_many = InputError(f"arms: got too many; allowed: {MOST_GROUPS} groups in a study")
     for arm in asked.arms:
-        values = asked.model_extra | arm
+        values = (asked.model_extra or {}) | arm
         lists = [v if isinstance(v, list) and k != "seeds" else [v] for k, v in values.items()]
         if prod(map(len, lists)) > MOST_GROUPS:
             raise too_many

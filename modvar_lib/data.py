@@ -19,7 +19,8 @@ from torch import Tensor
 from modvar_lib.errors import command, lookup, reading
 
 ROOT = Path(__file__).resolve().parents[1]
-STREAMS = "weights pairs goals evaluation tables measures additive onehot many".split()
+STREAMS = ["weights", "pairs", "goals", "evaluation", "tables", "measures", "additive"]
+STREAMS += ["onehot", "many"]
 # New streams go to the end: what is published rests on their numbers.
 RESERVED = 2**31  # seeds and epochs from here on are for measures that train; no study has them
 
@@ -73,8 +74,9 @@ def digits(dataset: str = "MNIST") -> tuple[Digits, Digits]:
     paths = files(dataset)
     mend = f"put the original files there, or run: make data DATASET={dataset}"
     with reading(f"dataset: {paths[0].parent} cannot be read", mend):
-        arrays = [_idx(path) for path in paths]
-        return tuple(Digits(arrays[i].flatten(1), arrays[i + 1].long()) for i in (0, 2))
+        images, labels, test_images, test_labels = map(_idx, paths)
+        test = Digits(test_images.flatten(1), test_labels.long())
+        return Digits(images.flatten(1), labels.long()), test
 
 
 def _idx(path: Path) -> Tensor:
@@ -100,7 +102,7 @@ def one_hot() -> tuple[Digits, Digits]:
         labels = stream.integers(10, size=count)
         images = stream.integers(33, size=(count, 28, 28), dtype=np.uint8) + lit[labels]
         splits.append(Digits(torch.from_numpy(images).flatten(1), torch.from_numpy(labels)))
-    return tuple(splits)
+    return splits[0], splits[1]
 
 
 # Names of torchvision.datasets classes, whose files are read, and functions that make a data set

@@ -4,7 +4,7 @@ import argparse
 import difflib
 import errno
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 FILE_SYSTEM = {
@@ -23,7 +23,7 @@ class InputError(ValueError):
 
 
 @contextmanager
-def reading(what: str, mend: str) -> Iterator[None]:
+def reading(what: str, mend: str) -> Generator[None, None, None]:
     """Raise InputError, `what` (why); `mend`, for any error while something of a user's is read."""
     try:
         yield

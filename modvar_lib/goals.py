@@ -22,10 +22,9 @@ DIGITS = np.arange(10, dtype=np.float32)
 MOST = 10**9
 
 
-def whole_number(default: int | None, least: int = 1, most: int = MOST, of: str = ""):
-    """A field of settings, with what a line of error says is allowed."""
-    allowed = f"a whole number from {least} to {of or most}"
-    return Field(default, ge=least, le=most, validate_default=True, description=allowed)
+def whole_number(default: int | None, least: int = 1, most: int = MOST):
+    """A field of settings."""
+    return Field(default, ge=least, le=most, validate_default=True)
 
 
 class Schedule(BaseModel):
@@ -34,7 +33,7 @@ class Schedule(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     epochs: int = whole_number(100)
     period: int = whole_number(10)
-    final_epochs: int = whole_number(None, 0, of="epochs; left out, a tenth of epochs")
+    final_epochs: int = whole_number(None, 0)  # left out: a tenth of epochs
     max_coefficient: int = whole_number(8)
 
     @field_validator("final_epochs", mode="before")
@@ -75,8 +74,9 @@ def regime(function: Callable | None = None, **flags: bool):
     """
     if function is None:
         return lambda function: regime(function, **flags)
-    REGIMES[function.__name__] = Regime(function, **flags)
-    return REGIMES[function.__name__]
+    name = getattr(function, "__name__", "")
+    REGIMES[name] = Regime(function, **flags)
+    return REGIMES[name]
 
 
 def goal(name: str, epoch: int, seed: int, schedule: Schedule) -> Goal:

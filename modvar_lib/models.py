@@ -15,11 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
+from torch.nn.grad import conv2d_input, conv2d_weight
 
 from modvar_lib.data import rng, side_by_side
 from modvar_lib.errors import InputError, lookup
@@ -32,7 +34,10 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {}
 GLOBAL_GENERATOR = threading.Lock()  # several threads may make networks at once
 
 
-def architecture(cls: type[nn.Module]) -> type[nn.Module]:
+Class = TypeVar("Class", bound=type[nn.Module])
+
+
+def architecture(cls: Class) -> Class:
     """Register an architecture under its class's name in lower case."""
     ARCHITECTURES[cls.__name__.lower()] = cls
     return cls
@@ -193,11 +198,11 @@ class PerReplicaConv2d(torch.autograd.Function):
         ctx.stride = inputs[3]
 
     @staticmethod
-    def backward(ctx, gradient):
-        pictures, kernels = ctx.saved_tensors
+    def backward(ctx, *gradients):
+        (gradient,), (pictures, kernels) = gradients, ctx.saved_tensors
         return (
-            nn.grad.conv2d_input(pictures.shape, kernels, gradient, ctx.stride),
-            nn.grad.conv2d_weight(pictures, kernels.shape, gradient, ctx.stride),
+            conv2d_input(pictures.shape, kernels, gradient, ctx.stride),
+            conv2d_weight(pictures, kernels.shape, gradient, ctx.stride),
             gradient.sum((0, 2, 3)),
             None,
         )
@@ -217,8 +222,8 @@ class Stem(nn.Conv2d):
     def __init__(self, maps: int, size: int, stride: int):
         super().__init__(1, maps, size, stride=stride)
 
-    def forward(self, pairs: Tensor) -> Tensor:  # [B, digits, 28, 28] -> [B, maps, height, width]
-        pictures = side_by_side(pairs).unsqueeze(1)
+    def forward(self, input: Tensor) -> Tensor:  # [B, digits, 28, 28] -> [B, maps, height, width]
+        pictures = side_by_side(input).unsqueeze(1)
         return PerReplicaConv2d.apply(pictures, self.weight, self.bias, self.stride)
 
 

@@ -20,7 +20,7 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -219,7 +219,7 @@ def _parts(tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
 
 
 @contextmanager
-def whole(path: Path, sooner: tuple[str, ...] = ()) -> Iterator[Path]:
+def whole(path: Path, sooner: tuple[str, ...] = ()) -> Generator[Path, None, None]:
     """A folder to write into. It takes the place of `path` when all is well, and is deleted when
     not: at any moment, also with several writers, what lies there was written by one of them. A
     folder that is there and has the files `sooner` stays."""
@@ -259,7 +259,7 @@ def write_table(table: pd.DataFrame, path: Path, index: bool = False, **options)
 
 
 @contextmanager
-def _aside(path: Path) -> Iterator[Path]:
+def _aside(path: Path) -> Generator[Path, None, None]:
     """What this process writes before it takes the place of `path`. What is left of it at the end
     is deleted, and the same of processes of this machine that were killed."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -317,23 +317,23 @@ def published(study: str, **where) -> Iterator[Run]:
         with reading(f"study: {path} cannot be used", "restore it"):
             rows = read_table(path.with_name("runs.csv"), KEYS)
             for name, value in where.items():
-                rows = rows[rows[name].isin(value if isinstance(value, list) else [value])]
+                rows = rows.loc[rows[name].isin(value if isinstance(value, list) else [value])]
             if rows.empty:
                 continue
             with safe_open(path, "pt") as file:
                 if file.metadata() != {"arm": path.parts[-3], "group": path.parts[-2]}:
                     raise ValueError(f"it is of {file.metadata()}")
-            every = pd.read_csv(path.with_name("history.csv")).groupby("seed")[training.COLUMNS]
+            every = pd.read_csv(path.with_name("history.csv")).groupby("seed")
             weights = _parts(load_file(path))
             for row in rows.to_dict("records"):
                 settings = Settings.of_saved(row, study)
-                history = every.get_group(settings.seed).reset_index(drop=True)
+                history = every.get_group(settings.seed)[training.COLUMNS].reset_index(drop=True)
                 run = Run(path.parent, settings, history, weights[settings.seed], row)
                 run.network()
                 yield run
 
 
-def read_table(path: Path, keys: list[str], others: list[str] = ()) -> pd.DataFrame:
+def read_table(path: Path, keys: list[str], others: list[str] | tuple[()] = ()) -> pd.DataFrame:
     """A table of a group; keys: columns that tell its rows apart, others: more that it must have.
     Errors: InputError, when it is damaged or of another arm."""
     with reading(f"study: {path} is damaged", "restore or delete its group"):

@@ -8,7 +8,7 @@ its own, and optimisers work element by element.
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ def train(settings: Settings, splits: tuple[data.Digits, data.Digits]) -> list[T
     on the number of threads; on a GPU, all in one.
     """
     started, device, runs = time.perf_counter(), settings.torch_device, settings.runs()
-    splits = tuple(split.to(device) for split in splits)
+    splits = splits[0].to(device), splits[1].to(device)
     label, stop = f"{settings.arm} {settings.group}", threading.Event()
     with (
         one_thread(device == "cpu") as cores,
@@ -94,7 +94,7 @@ def kept_epochs(settings: Settings) -> tuple[int, ...]:
 
 
 @contextmanager
-def one_thread(applies: bool) -> Iterator[int]:
+def one_thread(applies: bool) -> Generator[int, None, None]:
     """torch's operations on one thread each, if it applies; gives how many they had. The number is
     the whole process's, so two of these wait for each other."""
     with _ALONE:

@@ -256,6 +256,12 @@ def test_code_and_notebooks_are_linted_and_formatted():
     assert ruff("check", ".") == "" and ruff("format", "--diff", ".") == ""
 
 
+def test_types_of_the_library_hold():
+    command = ["-m", "ty", "check", "--python", sys.prefix, "--output-format", "concise"]
+    done = run(sys.executable, *command, "--exit-zero", "modvar_lib")
+    assert done.stdout.strip() == "All checks passed!", done.stdout
+
+
 SHELLS_AND_PICKLES = "S102,S301,S302,S307,S506,S602,S604,S605"
 LOADERS = r"(torch|np|numpy)\.load\b|(unsafe|full)_load|allow_pickle|to_pickle|joblib|cloudpickle|load_module"
 

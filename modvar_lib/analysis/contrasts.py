@@ -40,7 +40,7 @@ def at_equal_error(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     """
     one, other = (table.sort_values("epoch").groupby("seed") for table in (first, second))
     rows = {}
-    for seed in sorted(one.groups.keys() & other.groups.keys()):
+    for seed in np.intersect1d(first["seed"], second["seed"]):
         curves = [of.get_group(seed)[["r2", "value"]].to_numpy(float) for of in (one, other)]
         r2 = np.min([curve[-1, 0] for curve in curves])
         rows[seed] = [r2, *(_reached(curve, r2) for curve in curves)]
@@ -105,12 +105,14 @@ def compare(
     0     a  far - fixed  1        -0.1
     """
     rows = []
-    for key, part in table.groupby(by, sort=False) if by else [((), table)]:
+    for _, part in table.groupby(by, sort=False) if by else [((), table)]:
         there = set((table if lacking else part)[of])
         for (first, second), when in product(pairs, compared_at):
             if {first, second} <= there:
                 named = {"contrast": f"{second} - {first}", "read": when}
-                rows.append(dict(zip(by, key)) | named | contrast(part, first, second, when, of))
+                rows.append(
+                    part[by].iloc[0].to_dict() | named | contrast(part, first, second, when, of)
+                )
     return pd.DataFrame(rows, columns=[*by, "contrast", "read", "level", *NUMBERS])
 
 

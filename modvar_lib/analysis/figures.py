@@ -130,7 +130,8 @@ def along(table: pd.DataFrame, names: dict[str, str], label: str) -> Figure:
     look = looks(table["arm"])
     for ax, (measure, title) in zip(axes.flat, names.items()):
         rows = select(table, measure=measure).sort_values("epoch")
-        for (arm, _), part in rows.groupby(["arm", "seed"], sort=False):
+        for _, part in rows.groupby(["arm", "seed"], sort=False):
+            arm = part["arm"].iloc[0]
             late = part[(part["r2"] < 0.5)[::-1].cumsum()[::-1] == 0]
             ax.plot(late["r2"], late["value"], color=look[arm]["color"], lw=0.6, alpha=0.45)
             ax.plot(late["r2"].tail(1), late["value"].tail(1), ls="", ms=3, **look[arm])
@@ -155,8 +156,8 @@ def contrasts(table: pd.DataFrame, margin: float, xlabel: str, label: str) -> Fi
             if there in set(table["declared"]):
                 kinds.append(sign(kind, ls="", marker="o", mfc=face))
     ax.scatter(table["difference"], at, facecolors=faces, edgecolors=shade, s=16, zorder=3)
-    for y, row in enumerate(table.itertuples()):
-        words = f"{row.verdict}, n = {row.n}".removeprefix(", ")
+    for y, (word, n) in enumerate(zip(table["verdict"], table["n"])):
+        words = f"{word}, n = {n}".removeprefix(", ")
         ax.text(1.01, y, words, transform=ax.get_yaxis_transform(), fontsize=7, va="center")
     ax.set(yticks=at, yticklabels=table["name"], ylim=(len(table) - 0.5, -0.5), xlabel=xlabel)
     key = sign("BCa bootstrap, 95 %", lw=3, alpha=0.5), sign("Student's t, 95 %", lw=1)
@@ -217,9 +218,11 @@ def lines(
     figure, axes = panels(len(names), min(4, len(names)), 2.2)
     look, ticks = looks(table["arm"]), sorted(table[x].dropna().unique())
     for ax, (measure, title) in zip(axes.flat, names.items()):
-        for arm, rows in select(table, measure=measure).groupby("arm", sort=False):
-            for row in rows[rows[x].isna()].itertuples():
-                ax.axhspan(row.low, row.high, color=look[arm]["color"], alpha=0.25, lw=0)
+        part = select(table, measure=measure)
+        for arm in part["arm"].unique():
+            rows = select(part, arm=arm)
+            for low, high in rows.loc[rows[x].isna(), ["low", "high"]].to_numpy():
+                ax.axhspan(low, high, color=look[arm]["color"], alpha=0.25, lw=0)
             rows = rows.dropna(subset=x).sort_values(x)
             means(ax, rows[x].map(ticks.index), rows, look[arm], ls="-")
         ax.set_xticks(range(len(ticks)), [f"{tick:g}" for tick in ticks])
@@ -253,7 +256,9 @@ def finished(figure: Figure, label: str, palette: dict, *signs: Artist) -> Figur
 
 def sign(label: str, color: str = "k", **look) -> Artist:
     """One entry of a key."""
-    return plt.Line2D([], [], color=color, label=label, **{"ms": 4} | look)
+    entry = plt.Line2D([], [], color=color, label=label, ms=4)
+    entry.set(**look)
+    return entry
 
 
 NETWORK = sign("one network", ls="", marker="o", alpha=0.35)

@@ -164,7 +164,7 @@ def parts_alone(table: pd.DataFrame, stated: list[Statement]) -> pd.DataFrame:
                 formula["first", "second"],
             ),
         }
-        row = {"architecture": one.architecture, "contrast": f"{one.second} - {one.first}"}
+        row: dict = {"architecture": one.architecture, "contrast": f"{one.second} - {one.first}"}
         row |= {"read": one.read, "n": score["first"].add(score["second"]).count()}
         for name, both in parts.items():
             change = paired_difference(*both)

@@ -43,8 +43,8 @@ def compared(table: pd.DataFrame, original: dict[str, list[float]]) -> pd.DataFr
     of 4 networks are within mean ± spread in every regime; the likeliest first. table: `values`;
     original: {regime: [mean, spread]}."""
     rows = []
-    for key, part in table.groupby(OPEN, sort=False):
-        row, chance = dict(zip(OPEN, key)), 1.0
+    for _, part in table.groupby(OPEN, sort=False):
+        row, chance = part[OPEN].iloc[0].to_dict(), 1.0
         for regime, (mean, spread) in original.items():
             found = select(part, regime=regime)["value"].dropna()
             row |= {f"n_{regime}": len(found), regime: found.mean(), f"sd_{regime}": found.std()}

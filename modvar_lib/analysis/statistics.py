@@ -121,6 +121,6 @@ def summary(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
       regime  n  mean
     0  fixed  2   0.6
     """
-    groups = table.groupby(by, sort=False)["value"]
-    rows = [dict(zip(by, key)) | describe(part) for key, part in groups]
+    parts = [part for _, part in table.groupby(by, sort=False)]
+    rows = [part[by].iloc[0].to_dict() | describe(part["value"]) for part in parts]
     return pd.DataFrame(rows, columns=[*by, "n", "mean", "sd", "low", "high"])

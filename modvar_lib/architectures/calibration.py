@@ -73,12 +73,12 @@ class Across(nn.Linear):
         super().__init__(inputs, units)
         self.c = c
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         unit_left, input_left = (
-            torch.arange(n, device=x.device) < n // 2 for n in self.weight.shape[-2:]
+            torch.arange(n, device=input.device) < n // 2 for n in self.weight.shape[-2:]
         )
         within = unit_left[:, None] == input_left
-        return F.linear(x, torch.where(within, self.weight, self.c * self.weight), self.bias)
+        return F.linear(input, torch.where(within, self.weight, self.c * self.weight), self.bias)
 
 
 class Dose(MLP):

@@ -92,9 +92,9 @@ class Attention(nn.Module):
 class OverTokens(nn.Linear):
     """A linear map across tokens, the same for every channel: [T, B, D] -> [units, B, D]."""
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        mixed = self.weight @ tokens.flatten(1) + self.bias.unsqueeze(1)
-        return mixed.unflatten(1, tokens.shape[1:])
+    def forward(self, input: Tensor) -> Tensor:
+        mixed = self.weight @ input.flatten(1) + self.bias.unsqueeze(1)
+        return mixed.unflatten(1, input.shape[1:])
 
 
 class Block(nn.Module):

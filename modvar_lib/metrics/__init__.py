@@ -163,6 +163,7 @@ def measure_group(settings: Settings, runs: list[Run]) -> dict[str, pd.DataFrame
     networks that have frames, `training`."""
     splits = data.digits(settings.dataset)
     copies = ["trained", *filter(None, map(str.strip, settings.extras.split(",")))]
+    jobs: list[tuple[str, Callable, Run]]
     jobs = [("measures", partial(measure, copy=copy), run) for run in runs for copy in copies]
     jobs += [("training", measure_training, run) for run in runs if run.frames]
     label, tables = f"measuring {settings.arm} {settings.group}", {}

@@ -39,11 +39,13 @@ PROPERTIES = {
 
 def rows(subject: Subject) -> list[dict]:
     """A row of each measure, of the whole network: layer `all`."""
-    maps = [affine_map(subject.network, *pair) for pair in pairwise([PIXELS, *subject.layers])]
+    chain = list(pairwise([PIXELS, *subject.layers]))
+    maps = [one for pair in chain if (one := affine_map(subject.network, *pair))]
+    affine = len(maps) == len(chain)
     hidden = [getattr(subject.network, layer) for layer in subject.layers[:-2]]
     relu = all(isinstance(layer, nn.Sequential) and type(layer[-1]) is nn.ReLU for layer in hidden)
-    if not (all(maps) and relu):
-        return tidy("all", dict.fromkeys(PROPERTIES, nan), NOT_RELU if all(maps) else NOT_AFFINE)
+    if not (affine and relu):
+        return tidy("all", dict.fromkeys(PROPERTIES, nan), NOT_RELU if affine else NOT_AFFINE)
     layers = [weight.double().numpy() for weight, _ in maps]
     random, own, null = (
         np.random.default_rng(subject.seed),

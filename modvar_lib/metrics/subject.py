@@ -12,7 +12,7 @@ measures, exactly, and one that cannot tell its sides has V_L = V_R. Source: Sal
 Computer Physics Communications 181 (2010), doi:10.1016/j.cpc.2009.09.018 (estimators).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -137,7 +137,8 @@ class Subject:
     def gradients(self) -> dict[str, Tensor]:
         """E of the gradient ∂output/∂h times its transpose, over the first draws and summed over
         outputs: {layer: [U, U]}, float64, all but the readout."""
-        tapped, moments = {}, dict.fromkeys(self.layers[:-1], 0.0)
+        tapped: dict[str, Tensor] = {}
+        moments = {layer: torch.zeros(()) for layer in self.layers[:-1]}
 
         def tap(layer: str, h: Tensor) -> Tensor:  # the activations that gradients are taken of
             tapped[layer] = h.requires_grad_()
@@ -223,7 +224,7 @@ def tidy(layer: str, values: dict[str, float], undefined: str, side: str = "both
     ]
 
 
-def sided(layer: str, values: dict[str, tuple[float, float]], undefined: str = "") -> list[dict]:
+def sided(layer: str, values: Mapping[str, Sequence[float]], undefined: str = "") -> list[dict]:
     """For each {measure: (left, right)} a row of each side, and of `both`, their mean."""
     return [
         row
