@@ -18,7 +18,10 @@ SOURCES = sorted((data.ROOT / "notebooks").glob("*.ipynb"))
 HERE = Path(__file__).parent
 ALL_PARAMETERS = set(Settings.model_fields)
 # What a notebook checks itself: parameters that are no settings, or that may be empty
-OWN = {"12_two_arms": {"architecture", "first", "second", "measure", "layer", "margin"}}
+OWN = {
+    "14_transfer": {"networks"},
+    "12_two_arms": {"architecture", "first", "second", "measure", "layer", "margin"},
+}
 every_notebook = pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
 
 

@@ -2,6 +2,7 @@
 those of one published network."""
 
 import functools
+import shutil
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -12,6 +13,7 @@ import pytest
 from modvar_lib import data, runs
 from modvar_lib.analysis import figures, statistics
 from modvar_lib.errors import InputError
+from modvar_lib.metrics import transfer
 from modvar_lib.settings import Settings
 
 ANALYSES = ["04_analysis", "05_why_the_score_moves", "06_ruler", "07_controls", "08_multiverse"]
@@ -213,3 +215,21 @@ def test_the_asked_for_contrast_is_told(results, quick):
     found = execute("12_two_arms", study="mine", **asked)["found"]
     assert set(found["contrast"]) == {"mine - varying"} and (found["n"].dropna() == 3).any()
     assert set(found["measure"]) == {"interaction"}
+
+
+def test_published_networks_are_fine_tuned_once(results, quick, monkeypatch):
+    """The first step alone, of one network each of two arms that keep their weights."""
+    monkeypatch.setattr(transfer, "STEPS", (0, 8))
+    for arm in ("fixed", "varying-standardised"):
+        name = f"OneHot-mlp-{arm}"
+        source = data.ROOT / "results" / "third" / "groups" / name
+        shutil.copytree(source, results / "mine" / "groups" / name)
+    first, again = (execute("14_transfer", study="mine", networks=1) for _ in range(2))
+    assert len(first["wanted"]) == 2 and again["wanted"] == []
+    assert set(first["rows"]["arm"]) == {"fixed", "varying standardised", "untrained"}
+    tuned = pd.read_csv(results / "mine" / "fine_tuned.csv")
+    assert set(tuned["seed"]) == {16} and len(tuned) == 2 * 2 * 2 * 2
+    means = first["summary"].set_index(["arm", "goals", "steps"])["mean"]
+    assert means["fixed", "new goals", 8] > means["fixed", "new goals", 0]
+    pd.testing.assert_frame_equal(first["summary"], again["summary"])
+    assert set(first["came"]["came true"]) == {"not trained"}
