@@ -29,9 +29,8 @@ def again(row: pd.Series, epochs: int, seeds: str) -> list[training.Trained]:
     schedule through its final phase alone, so a shorter one without it begins the same."""
     values = row[list(Settings(seeds=row["seed"]).saved())].to_dict()
     epochs = min(epochs, values["epochs"] - values["final_epochs"])
-    settings = Settings.of_saved(
-        {**values, "seed": seeds, "epochs": epochs, "final_epochs": 0}, device="cpu"
-    )
+    settings = Settings.of_saved({**values, "seed": seeds, "epochs": epochs, "final_epochs": 0})
+    settings = settings.model_copy(update={"device": "cpu"})
     return training.train(settings, data.digits(settings.dataset))
 
 
