@@ -154,6 +154,8 @@ def writes(count: int) -> list[str]:
     before = dict(os.environ)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MODVAR_RESULTS"] = folder
+        about = pd.DataFrame([settings.saved() | {"epochs": 5000}])
+        runs.write_table(about, runs.group_folder(settings) / "runs.csv")
         for _ in range(count):
             writer = fork.Process(target=write_for_ever, args=(folder, trained, table))
             writer.start()
