@@ -4,8 +4,8 @@ import os
 import platform
 import re
 import sys
-from importlib import import_module
 from importlib.metadata import version
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 from modvar_lib import __version__, data
@@ -35,12 +35,15 @@ def settings(own: tuple[str, ...] = (), **parameters) -> Settings:
 def own_code() -> None:
     """Run the file that $MODVAR_OWN names, from the project's root, which registers regimes,
     architectures and measures of one's own: once a process."""
-    if name := os.environ.get("MODVAR_OWN"):
-        path = data.ROOT / name
-        if not path.is_file():
-            raise InputError(f"MODVAR_OWN: got {name!r}; allowed: a Python file, from {data.ROOT}")
-        sys.path.insert(0, str(path.parent))
-        import_module(path.stem)
+    name = os.environ.get("MODVAR_OWN")
+    if not name or "modvar_own" in sys.modules:
+        return
+    path = data.ROOT / name
+    spec = spec_from_file_location("modvar_own", path)  # none, but of a Python file
+    if not path.is_file() or not spec or not spec.loader:
+        raise InputError(f"MODVAR_OWN: got {name!r}; allowed: a Python file, from {data.ROOT}")
+    module = sys.modules["modvar_own"] = module_from_spec(spec)
+    spec.loader.exec_module(module)
 
 
 def versions() -> str:

@@ -31,7 +31,7 @@ def parse_seeds(value: Any) -> tuple[int, ...]:
     got = value
     try:
         if isinstance(value, str):
-            ends = [[int(end) for end in part.split("-")] for part in value.split(",")]
+            ends = [[int(end) for end in part.split("-", 1)] for part in value.split(",")]
             spans = [range(span[0], span[-1] + 1) for span in ends]
             value = chain(*spans) if all(spans) else ()
         seeds = (value,) if isinstance(value, int) else tuple(islice(value, MAX_SEEDS + 1))

@@ -26,7 +26,19 @@ from modvar_lib.metrics.subject import Subject
 from modvar_lib.settings import Settings
 
 WHOLE, NAME, TEXT = "greater than or equal to 1", "match pattern", [None, True, 3]
-SEEDS = ["0-", "a-b", "3-1", "3,3", "", "0-99999999999,99999999999-0", "3-1,5", -1, 2**31, 0.5]
+SEEDS = [
+    "0-",
+    "a-b",
+    "3-1",
+    "1-2-3",
+    "3,3",
+    "",
+    "0-99999999999,99999999999-0",
+    "3-1,5",
+    -1,
+    2**31,
+    0.5,
+]
 BAD = {  # parameter of notebooks and config files: (values, what the line says is allowed)
     "study": (["", "../etc", "$(touch x)", "a/b", "x" * 101], NAME),
     "dataset": (["mnist"], "MNIST, FashionMNIST, KMNIST"),
@@ -220,6 +232,25 @@ def test_of_a_function(registries, results, subject, call, start):
     line = str(caught.value)
     assert line.startswith(start) and "\n" not in line
     assert re.search("allowed|put the|measure|train", line) and not results.exists()
+
+
+@pytest.mark.parametrize("name", ["json.py", "my own.py"])
+def test_a_file_of_ones_own_is_run_once_whatever_it_is_called(
+    tmp_path, monkeypatch, registries, name
+):
+    """By the name of a module that is loaded already, and by a name of no module."""
+    monkeypatch.delitem(sys.modules, "modvar_own", raising=False)
+    own = "from modvar_lib.goals import SUM, regime\n\n@regime\ndef mine(*_):\n    return SUM\n"
+    (tmp_path / name).write_text(own)
+    monkeypatch.setenv("MODVAR_OWN", str(tmp_path / name))
+    notebook.own_code()
+    first = goals.REGIMES["mine"]
+    notebook.own_code()
+    assert goals.REGIMES["mine"] is first
+    monkeypatch.delitem(sys.modules, "modvar_own")
+    monkeypatch.setenv("MODVAR_OWN", "README.md")
+    with pytest.raises(InputError, match=r"^MODVAR_OWN: got 'README\.md'; allowed: a Python file"):
+        notebook.own_code()
 
 
 MENDABLE = [
