@@ -71,9 +71,15 @@ def digits(dataset: str = "MNIST") -> tuple[Digits, Digits]:
     Errors: InputError, when one is missing or damaged."""
     if make := lookup(DATASETS, "dataset", dataset):
         return make()
+    from torchvision import datasets
+    from torchvision.datasets.utils import check_integrity
+
     paths = files(dataset)
     mend = f"put the original files there, or run: make data DATASET={dataset}"
     with reading(f"dataset: {paths[0].parent} cannot be read", mend):
+        for path, (_, md5) in zip(paths, getattr(datasets, dataset).resources):
+            if not check_integrity(path, md5):
+                raise ValueError(f"{path.name} is missing, or not the original file")
         images, labels, test_images, test_labels = map(_idx, paths)
         test = Digits(test_images.flatten(1), test_labels.long())
         return Digits(images.flatten(1), labels.long()), test
