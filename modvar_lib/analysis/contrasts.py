@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from modvar_lib.analysis.statistics import holm, interval, paired_difference, verdict
-from modvar_lib.analysis.study import arms, first_trained, primary, select
+from modvar_lib.analysis.study import arms, first_trained, in_layer, primary, select
 from modvar_lib.errors import InputError
 from modvar_lib.settings import parse_seeds
 
@@ -28,10 +28,10 @@ ERROR, INTERACTION = "interchange_error_over_chance", "interaction"
 
 
 def at_equal_error(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """Networks of two arms (columns seed, epoch, r2, value), matched by seed, where their errors are
-    equal: a row per seed, columns r2, first, second. r2 is the lower of the two final R²: that network
-    is read at its end, the other where its R² first reaches r2, linearly between the kept moments
-    around that point; NaN where there is none.
+    """Networks of two arms (columns seed, epoch, r2, value), matched by seed, where their errors
+    are equal: a row per seed, columns r2, first, second. r2 is the lower of the two final R²: that
+    network is read at its end, the other where its R² first reaches r2, linearly between the kept
+    moments around that point; NaN where there is none.
 
     >>> slow = pd.DataFrame({"seed": 0, "epoch": [1, 2], "r2": [0.2, 0.6], "value": [0.0, 0.5]})
     >>> fast = pd.DataFrame({"seed": 0, "epoch": [1, 2], "r2": [0.4, 0.8], "value": [0.1, 0.9]})
@@ -117,8 +117,8 @@ def compare(
 
 
 def with_and_without_failures(table: pd.DataFrame, *args, **options) -> pd.DataFrame:
-    """`compare` twice, told apart by a column `networks`: over pairs in which neither network failed
-    (the column `failed` of the table), and over all."""
+    """`compare` twice, told apart by a column `networks`: over pairs in which neither network
+    failed (the column `failed` of the table), and over all."""
     parts = {WORKING: table[~table["failed"].astype(bool)], ALL: table}
     parts = [compare(part, *args, **options).assign(networks=name) for name, part in parts.items()]
     return pd.concat(parts, ignore_index=True)
@@ -206,8 +206,9 @@ def wide(decision: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Declaration:
-    """A comparison declared in config/primary.yaml. layers: of each architecture, names of layers or
-    of places; contrasts: pairs (first, second) of arms; rules: {what may be said: conditions}."""
+    """A comparison declared in config/primary.yaml. layers: of each architecture, names of layers
+    or of places; contrasts: pairs (first, second) of arms; rules: {what may be said:
+    conditions}."""
 
     measures: list[str]
     layers: dict[str, list[str]]
@@ -221,9 +222,8 @@ class Declaration:
 
     def rows(self, table: pd.DataFrame) -> pd.DataFrame:
         """The rows of a table that are of the declared layers, in their order."""
-        places = table[["layer", "place"]]
         return pd.concat(
-            table[(table["architecture"] == architecture) & (places == layer).any(axis=1)]
+            in_layer(select(table, architecture=architecture), layer)
             for architecture, layers in self.layers.items()
             for layer in layers
         )
@@ -290,8 +290,8 @@ def _third(declared: dict) -> Declaration:
 def declared_contrasts(table: pd.DataFrame, declared: Declaration) -> pd.DataFrame:
     """Every contrast of which a declaration speaks, with and without failed networks; p_holm and
     verdict of the declared measures (Holm's correction over all declared measures and layers, those
-    that are not there included), and p_holm of the others over layers. An arm of which declared seeds
-    are missing is left out. table: rows of `study.along`."""
+    that are not there included), and p_holm of the others over layers. An arm of which declared
+    seeds are missing is left out. table: rows of `study.along`."""
     measures = {one.measure for rule in declared.rules.values() for one in rule}
     rows = select(declared.rows(table), side="both", measure=measures.union(declared.measures))
     if declared.seeds:

@@ -1,8 +1,9 @@
 """Predictions: statements that config/primary.yaml made before any network of them was trained, and
 whether they came true.
 
-A statement needs every network that was declared for it: with fewer it has no number, so that nobody
-sees half of the networks first. Networks that failed are left out with their pairs, and counted.
+A statement needs every network that was declared for it. With fewer it has no number, so that
+nobody sees half of the networks first. Networks that failed are left out with their pairs, and
+counted.
 """
 
 from itertools import permutations, product
@@ -23,7 +24,7 @@ from modvar_lib.analysis.contrasts import (
     holds,
 )
 from modvar_lib.analysis.statistics import holm, paired_difference
-from modvar_lib.analysis.study import final, select
+from modvar_lib.analysis.study import final, in_layer, select
 from modvar_lib.goals import REGIMES, Schedule, goal, outputs
 from modvar_lib.settings import parse_seeds
 
@@ -34,10 +35,10 @@ CAME = "came true"
 
 
 class Statement(NamedTuple):
-    """The second arm minus the first, by a measure in a layer (or place) of an architecture. predicted:
-    a kind of `Condition`; read: one of COMPARED_AT; seeds: all that have to be there, or none: whatever
-    is there; decided_by: the p that has to be below 0.05, its own or Holm's (p_holm) over the statements
-    of one prediction."""
+    """The second arm minus the first, by a measure in a layer (or place) of an architecture.
+    predicted: a kind of `Condition`; read: one of COMPARED_AT; seeds: all that have to be there, or
+    none: whatever is there; decided_by: the p that has to be below 0.05, its own or Holm's (p_holm)
+    over the statements of one prediction."""
 
     prediction: str
     architecture: str
@@ -84,12 +85,13 @@ def statements(declared: dict) -> list[Statement]:
 
 
 def failures(history: pd.DataFrame) -> pd.DataFrame:
-    """`study.final` of networks, failed on x + y, or, where a goal has several outputs, on that goal."""
+    """`study.final` of networks: failed on x + y or, of a goal with several outputs, on that."""
     last, own = final(history), final(history, "test_r2")["failed"]
-    several = [
-        outputs(goal(name, 0, 0, Schedule())) > 1 if name in REGIMES else False
-        for name in last["regime"]
-    ]
+    several = {
+        name: name in REGIMES and outputs(goal(name, 0, 0, Schedule())) > 1
+        for name in last["regime"].unique()
+    }
+    several = last["regime"].map(several)
     return last.assign(failed=own.where(several, last["failed"]))
 
 
@@ -97,7 +99,7 @@ def rows_of(table: pd.DataFrame, one: Statement) -> pd.DataFrame:
     """The rows of a table that a statement is about; none, unless every network is there."""
     part = select(table, architecture=one.architecture, arm=[one.first, one.second])
     layer = part["layer"].iloc[0] if one.layer == FIRST_LAYER and len(part) else one.layer
-    part = select(part[(part["layer"] == layer) | (part["place"] == layer)], measure=one.measure)
+    part = select(in_layer(part, layer), measure=one.measure)
     part = select(part, seed=one.seeds) if one.seeds else part
     there = part.groupby("arm")["seed"].nunique().reindex([one.first, one.second]).fillna(0)
     return part if there.min() >= len(one.seeds) else part.iloc[:0]
@@ -106,9 +108,9 @@ def rows_of(table: pd.DataFrame, one: Statement) -> pd.DataFrame:
 def predicted(table: pd.DataFrame, stated: list[Statement]) -> pd.DataFrame:
     """Statements against a table of networks along training (`study.along`): a row for each, with
     the first arm's level, what `paired_difference` gives of the networks that did not fail, the
-    difference of all (difference_all), p by Holm's correction over the statements of one prediction,
-    failed (networks of both arms), and whether it came true (`holds`); or "not trained", or "all
-    failed"."""
+    difference of all (difference_all), p by Holm's correction over the statements of one
+    prediction, failed (networks of both arms), and whether it came true (`holds`); or "not
+    trained", or "all failed"."""
     found = []
     for one in stated:
         part = rows_of(table, one)
@@ -117,7 +119,7 @@ def predicted(table: pd.DataFrame, stated: list[Statement]) -> pd.DataFrame:
             contrast(rows, one.first, one.second, compared_at=one.read) for rows in (working, part)
         )
         failed = part.drop_duplicates(["arm", "seed"])["failed"].astype(bool).sum()
-        beside = {"difference_all": every["difference"], "trained": every["n"], "failed": failed}
+        beside = {"difference_all": every["difference"], "failed": failed}
         named = one._asdict() | {"seeds": len(one.seeds)}
         found.append(named | number | beside)
     found = pd.DataFrame(found)
@@ -130,18 +132,19 @@ def predicted(table: pd.DataFrame, stated: list[Statement]) -> pd.DataFrame:
         else "not trained"
         for row in found.to_dict("records")
     ]
-    return found.drop(columns="trained")
+    return found
 
 
 def parts_alone(table: pd.DataFrame, stated: list[Statement]) -> pd.DataFrame:
-    """Which part of the pooled score, read before the nonlinearity, brings its fall. The score is about
-    sqrt(2 · exchanged share · (1 - constant's share)). For each pair of networks: the fall itself, and
-    that of the formula if one share of the second arm takes the place of the first's, and nothing else.
+    """Which part of the pooled score, read before the nonlinearity, brings its fall. The score is
+    about sqrt(2 · exchanged share · (1 - constant's share)). For each pair of networks: the fall
+    itself, and that of the formula if one share of the second arm, and nothing else, takes the
+    place of the first's.
 
-    A row for each architecture, arms and reading of the statements: n, `fall`, `by constant` and `by
-    exchanged share` with their intervals, and `share`, by constant / fall. That the constant brings it
-    came true if that is a half or more; `above half` (by constant minus half of the fall: negative, if
-    so) tells by its interval how surely."""
+    A row for each architecture, arms and reading of the statements: n, `fall`, `by constant` and
+    `by exchanged share` with their intervals, and `share`, by constant / fall. That the constant
+    brings it came true if that is a half or more; `above half` (by constant minus half of the fall:
+    negative, if so) tells by its interval how surely."""
     found = []
     for one in dict.fromkeys(one._replace(measure="") for one in stated):
         at = []
@@ -178,9 +181,9 @@ def parts_alone(table: pd.DataFrame, stated: list[Statement]) -> pd.DataFrame:
 
 def merging(table: pd.DataFrame, declared: Declaration, stated: dict) -> pd.DataFrame:
     """The points of the prediction that merging decides: a row for each layer with, of each half of
-    the seeds, `level`, the mean of the measure under the first arm at the end, and `difference`, the
-    second arm minus the first, read where the declaration decides (one-hot digits: at the end). Raise
-    ValueError unless all networks of all points are there.
+    the seeds, `level`, the mean of the measure under the first arm at the end, and `difference`,
+    the second arm minus the first, read where the declaration decides (one-hot digits: at the end).
+    Raise ValueError unless all networks of all points are there.
 
     stated: the prediction's entry of config/primary.yaml; table: see `predicted`."""
     pair = declared.contrasts[0]
@@ -209,8 +212,8 @@ def merging(table: pd.DataFrame, declared: Declaration, stated: dict) -> pd.Data
 
 def ranked(points: pd.DataFrame) -> tuple[float, float]:
     """Spearman's correlation of `merging`'s levels of one half of the seeds with the differences of
-    the other, both ways, averaged; and its p, exact and one-sided (negative), over all orders of the
-    layers.
+    the other, both ways, averaged; and its p, exact and one-sided (negative), over all orders of
+    the layers.
 
     >>> points = {"level_1": [0, 1, 2, 3], "level_2": [0, 1, 2, 3]}
     >>> points |= {"difference_1": [3, 2, 1, 0], "difference_2": [3, 2, 0, 1]}

@@ -40,8 +40,8 @@ TABLES = {  # name: columns that tell its rows apart, and others that it must ha
 
 def table(study: str, name: str) -> pd.DataFrame:
     """One of TABLES, of all groups of a study; what is infinite is NaN. Architectures of other data
-    sets than the default one (without it, the first) are called `OneHot mlp`, and so are those of one
-    that is made. Raise InputError where a file is damaged, or groups do not go together."""
+    sets than the default one (without it, the first) are called `OneHot mlp`, and so are those of
+    one that is made. Raise InputError where a file is damaged, or groups do not go together."""
     keys, others = lookup(TABLES, "table", name)
     folder = study_folder(study) / "groups"
     paths = sorted(folder.glob(f"*/*/{name}.csv"))
@@ -107,6 +107,11 @@ def select(table: pd.DataFrame, **where) -> pd.DataFrame:
     return table
 
 
+def in_layer(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The rows of a layer, or of a place, of that name."""
+    return table[(table["layer"] == name) | (table["place"] == name)]
+
+
 def ordered(table: pd.DataFrame, **where) -> pd.DataFrame:
     """Like `select`, with rows in the order of the values, the first column's before the next's.
 
@@ -148,8 +153,9 @@ def first_trained(table: pd.DataFrame, networks: pd.DataFrame) -> pd.Series:
 
 
 def differing(networks: pd.DataFrame, arm: str) -> pd.Series:
-    """The settings, but for regime and variant, in which each network of a table `runs` differs from
-    an arm of its architecture (without that arm, the first); None: a second training of an arm."""
+    """The settings, but for regime and variant, in which each network of a table `runs` differs
+    from an arm of its architecture (without that arm, the first); None: a second training of an
+    arm."""
     settings, names = _settings(networks, KEYS), arms(networks)
     base = settings.loc[(names != arm).sort_values(kind="stable").index]
     base = base.groupby(networks["architecture"]).transform("first").loc[networks.index]
@@ -160,7 +166,8 @@ def differing(networks: pd.DataFrame, arm: str) -> pd.Series:
 
 def along(study: str) -> pd.DataFrame:
     """Measures along training: the end, as in `measures`, and where moments before it were kept,
-    those; with `epoch` (how many were done), `r2` (on x + y then), `arm`, and `failed` (`final`)."""
+    those; with `epoch` (how many were done), `r2` (on x + y then), `arm`, and `failed`
+    (`final`)."""
     history = table(study, "history").rename(columns={"sum_r2": "r2"})
     history["epoch"] += 1
     last = final(history, "r2")
@@ -209,8 +216,8 @@ def ends(family: str) -> dict[str, str]:
 
 
 def families(table: pd.DataFrame) -> list[str]:
-    """Architectures of a table: the declared ones first, in their order; none that is `known`, unless
-    all are."""
+    """Architectures of a table: the declared ones first, in their order; none that is `known`,
+    unless all are."""
     there, declared = table["architecture"].unique(), primary()["second"]["architectures"]
     plain = [name for name in there if not known(name)] or [*there]
     return sorted(plain, key=[*declared, *plain].index)
