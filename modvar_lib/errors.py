@@ -6,6 +6,7 @@ import errno
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from itertools import chain
 
 FILE_SYSTEM = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
@@ -52,11 +53,8 @@ def command(function, *names: str, about: str = "") -> None:
         if names:
             parser = argparse.ArgumentParser(description=about)
             for name in names:
-                parser.add_argument(name.rstrip("."), nargs="+" if name.endswith("...") else None)
-            given = vars(parser.parse_args()).values()
-            function(
-                *(one for part in given for one in ([part] if isinstance(part, str) else part))
-            )
+                parser.add_argument(name.rstrip("."), nargs="+" if name.endswith("...") else 1)
+            function(*chain(*vars(parser.parse_args()).values()))
         else:
             function()
     except Exception as error:

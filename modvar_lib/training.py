@@ -64,7 +64,7 @@ def train(settings: Settings, splits: tuple[data.Digits, data.Digits]) -> list[T
     ):
         count = min(len(runs), cores) if device == "cpu" else 1
         parts = np.array_split(settings.seeds, count)
-        lots = [settings.model_copy(update={"seeds": tuple(part.tolist())}) for part in parts]
+        lots = [settings.of(tuple(part.tolist())) for part in parts]
         bar.reset(settings.epochs * count)
         jobs = [pool.submit(train_lot, lot, splits, bar, stop) for lot in lots]
         try:

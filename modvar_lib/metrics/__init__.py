@@ -140,9 +140,6 @@ def measure(run: Run, splits: Splits, pairs: int = PAIRS, copy: str = "trained")
     return pd.concat(parts, ignore_index=True)[COLUMNS]
 
 
-measure_transfer = partial(measure, copy="transfer")  # (run, splits) -> of it and of it untrained
-
-
 def measure_training(run: Run, splits: Splits, pairs: int = 2000) -> pd.DataFrame:
     """What is followed through training, side `both`: before it, after those epochs of which the
     run has frames, and at the end. Columns: KEYS, epoch (so many are done), layer, place, side,
@@ -159,8 +156,8 @@ def measure_training(run: Run, splits: Splits, pairs: int = 2000) -> pd.DataFram
 
 
 def measure_group(settings: Settings, runs: list[Run]) -> dict[str, pd.DataFrame]:
-    """The tables of a group, on all cores: `measures`, with the copies in `settings.extras`; and, of
-    networks that have frames, `training`."""
+    """The tables of a group, on all cores: `measures`, with the copies in `settings.extras`; and,
+    of networks that have frames, `training`."""
     splits = data.digits(settings.dataset)
     copies = ["trained", *filter(None, map(str.strip, settings.extras.split(",")))]
     jobs: list[tuple[str, Callable, Run]]
@@ -177,13 +174,12 @@ def measure_group(settings: Settings, runs: list[Run]) -> dict[str, pd.DataFrame
 def _measured(run, splits, pairs, metrics, epochs, perturb=None) -> pd.DataFrame:
     """Rows of a network as it was after so many epochs, or of a perturbation of it. If it diverged,
     the untrained one stands in, for the names of rows."""
-    seed, network, note = run.settings.seed, run.network(epochs), DIVERGED
+    seed, network, note = run.settings.seed, run.network(epochs), ""
     draws = torch.from_numpy(data.evaluation_pairs(seed, pairs, len(splits[1])))
-    subject = Subject(run.network(0), splits, draws[:20], seed)
-    if all((weight.abs() <= HUGE).all() for weight in network.parameters()):
-        whole = Subject(network, splits, draws, seed)
-        if all((parts.energy <= HUGE**2).all() for parts in whole.anova.values()):
-            subject, note = whole, ""
+    finite = all((weight.abs() <= HUGE).all() for weight in network.parameters())
+    subject = Subject(network, splits, draws, seed) if finite else None
+    if not subject or not all((p.energy <= HUGE**2).all() for p in subject.anova.values()):
+        subject, note = Subject(run.network(0), splits, draws[:20], seed), DIVERGED
     if perturb:
         subject = replace(subject, network=perturb(subject))
     table = pd.DataFrame(measure_network(subject, metrics), columns=ROW).assign(**run.key)
