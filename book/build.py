@@ -109,7 +109,8 @@ def cleaned(executed: Path, original: Path) -> NotebookNode:
 
 
 def executed(name: str, study: str) -> tuple[Path, str] | None:
-    """Where a notebook is as it was executed, and a line that says so if it was not for this study."""
+    """Where a notebook is as it was executed, and a line that says so if it was not for this
+    study."""
     if own := sorted(study_folder(study).glob(f"notebooks/{name}*.ipynb")):
         return own[0], ""
     for other in PUBLISHED if study in PUBLISHED else ():

@@ -35,8 +35,9 @@ class Explorer(anywidget.AnyWidget):
 
 
 def networks(study: str) -> list[Run]:
-    """Of each arm of a study, for its first data set, the first network on this disk: of `runs/`, or
-    else of the weights that are published with its groups. One line of error if there is none."""
+    """Of each arm of a study, for its first data set, the first network on this disk: of `runs/`,
+    or else of the weights that are published with its groups. One line of error if there is
+    none."""
     first = {}
     for path in sorted((runs.study_folder(study) / "runs").glob("*/seed-*")):
         if path.parent.name not in first:
@@ -114,8 +115,8 @@ def _network(
 
 @torch.no_grad()
 def _matrices(model: nn.Module) -> tuple[dict[str, dict], list[int]]:
-    """{layer: its map from the layer before, and whether a ReLU follows}, and the layers' widths; no
-    maps for a network that has other layers, or too many weights."""
+    """{layer: its map from the layer before, and whether a ReLU follows}, and the layers' widths;
+    no maps for a network that has other layers, or too many weights."""
     _, seen = models.activations(model, torch.zeros(1, 2, 28, 28))
     widths = [value.shape[1] for (_, when), value in seen.items() if when == "post"]
     maps, before, inputs = {}, PIXELS, 2 * 28 * 28

@@ -225,7 +225,8 @@ def restarts(epoch, seed, schedule):
 
 @regime
 def interaction(epoch, seed, schedule):
-    """The first of `tables` without its additive part, scaled as x + y: some layer must interact."""
+    """The first of `tables` without its additive part, scaled as x + y: some layer must
+    interact."""
     table = rng("tables", seed).standard_normal((10, 10))
     table = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
     return (SUM.mean() + SUM.std() * table / table.std()).astype(np.float32)

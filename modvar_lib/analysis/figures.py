@@ -1,4 +1,5 @@
-"""One style, and the figures that several notebooks draw. They draw tables, and compute no statistic.
+"""One style, and the figures that several notebooks draw. They draw tables, and compute no
+statistic.
 
 Sizes are those of a printed page: as wide as two columns (7.2 inches), letters of 7 to 9 points. A
 point is a network, a square with a bar is a mean with its interval. Docstrings name the columns of
@@ -178,7 +179,8 @@ def dots(
     """A panel for each name in the first of `columns`, from above a line for each of `order` in the
     second: values as points (one: what a point is), means with intervals; dotted: the mean of the
     first line. Logarithmic, but around 0, where a value is 20 times the median; shared: one linear
-    scale for all panels. values: columns, value; summary: columns, mean, low, high; names: titles."""
+    scale for all panels. values: columns, value; summary: columns, mean, low, high; names:
+    titles."""
     panel, line = columns
     height, look = 0.26 * len(order) + 0.7, looks(order)
     figure, axes = panels(len(names), min(5, len(names)), height, sharey=True, sharex=shared)
@@ -213,8 +215,8 @@ def dots(
 def lines(
     table: pd.DataFrame, x: str, names: dict[str, str], label: str, xlabel: str, log: bool = False
 ) -> Figure:
-    """A panel for each measure, a line for each arm: means with intervals along the values of column
-    x; an arm without such a value is a band. table: measure, arm, x, mean, low, high."""
+    """A panel for each measure, a line for each arm: means with intervals along the values of
+    column x; an arm without such a value is a band. table: measure, arm, x, mean, low, high."""
     figure, axes = panels(len(names), min(4, len(names)), 2.2)
     look, ticks = looks(table["arm"]), sorted(table[x].dropna().unique())
     for ax, (measure, title) in zip(axes.flat, names.items()):

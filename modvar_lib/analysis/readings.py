@@ -21,7 +21,8 @@ PAIRS = {"trained": "held out", "seen": "seen"}
 
 def values(measures: pd.DataFrame) -> pd.DataFrame:
     """The score of every network under every reading: columns OPEN, regime, seed, value. An average
-    is over the layers in which the network has a score. measures: a study's table, with `failed`."""
+    is over the layers in which the network has a score. measures: a study's table, with
+    `failed`."""
     score = select(measures, measure=TAPS, copy=PAIRS).replace({"measure": TAPS, "copy": PAIRS})
     score = score.rename(columns={"measure": "tap", "copy": "pairs"})
     single = select(score, place=["hidden", "before_bottleneck", "bottleneck"])

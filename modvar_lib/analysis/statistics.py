@@ -9,8 +9,8 @@ RESAMPLES = 9999
 
 
 def describe(values) -> dict[str, float]:
-    """n, mean, sd (n - 1 in the denominator) and low, high: Student's t interval of the mean. Values
-    that are NaN or infinite are left out; one alone has no sd and no interval.
+    """n, mean, sd (n - 1 in the denominator) and low, high: Student's t interval of the mean.
+    Values that are NaN or infinite are left out; one alone has no sd and no interval.
 
     >>> found = describe([0.5, 0.6, 0.7, float("nan")])
     >>> {name: round(float(value), 2) for name, value in found.items()}
@@ -30,8 +30,8 @@ def describe(values) -> dict[str, float]:
 def paired_difference(first: pd.Series, second: pd.Series) -> dict:
     """second - first over networks with the same seed (the index of both series).
 
-    n pairs; difference, its mean; low, high: BCa bootstrap interval of it; t_low, t_high: Student's t
-    interval; p: two-sided sign-flip test, exact up to 13 pairs; d: Cohen's d (mean / sd of the
+    n pairs; difference, its mean; low, high: BCa bootstrap interval of it; t_low, t_high: Student's
+    t interval; p: two-sided sign-flip test, exact up to 13 pairs; d: Cohen's d (mean / sd of the
     differences); note: why these are NaN. Pairs with a NaN, or infinite, are left out.
 
     >>> result = paired_difference(pd.Series([0.5, 0.6, 0.7]), pd.Series([0.4, 0.4, 0.6]))
@@ -56,8 +56,8 @@ def paired_difference(first: pd.Series, second: pd.Series) -> dict:
 
 def holm(p, size: int = 0) -> np.ndarray:
     """p values of a family of tests, adjusted so that the chance of any false alarm is bounded
-    (Holm's step-down). NaN stays, and does not count, unless size says how many tests were declared.
-    Source: Holm, Scandinavian Journal of Statistics 6 (1979).
+    (Holm's step-down). NaN stays, and does not count, unless size says how many tests were
+    declared. Source: Holm, Scandinavian Journal of Statistics 6 (1979).
 
     >>> holm([0.01, 0.04, 0.03]).round(2).tolist()
     [0.03, 0.06, 0.06]
@@ -79,8 +79,8 @@ def interval(difference: dict, kinds=("", "t_")) -> tuple[float, float]:
 
 def verdict(difference: dict, margin: float, p: float | None = None, one_word: bool = False) -> str:
     """What is said of a `paired_difference`: more or less, if both of its intervals exclude 0 and p
-    (default: its own) is below 0.05; equivalent, if both are within ± margin; not shown, if neither.
-    If both hold: both words, or, as one word, equivalent.
+    (default: its own) is below 0.05; equivalent, if both are within ± margin; not shown, if
+    neither. If both hold: both words, or, as one word, equivalent.
 
     >>> bounds = {"low": 0.01, "t_low": 0.02, "high": 0.04, "t_high": 0.05, "p": 0.01}
     >>> verdict(bounds, 0.05), verdict(bounds, 0.05, one_word=True), verdict(bounds, 0.03, p=0.1)
@@ -98,8 +98,8 @@ def verdict(difference: dict, margin: float, p: float | None = None, one_word: b
 
 
 def in_words(table: pd.DataFrame, rows: list[str], columns: str) -> pd.DataFrame:
-    r"""Differences to be read, each with its bootstrap interval, in rows and columns by those of the
-    table.
+    r"""Differences to be read, each with its bootstrap interval, in rows and columns by those of
+    the table.
 
     >>> row = {"arm": "varying", "read": "at the end", "difference": -0.171}
     >>> row |= {"low": -0.22, "high": -0.116}

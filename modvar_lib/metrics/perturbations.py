@@ -1,6 +1,6 @@
 """Copies of a network with one thing changed, to see which measures notice. The network that is
-given stays as it is. `rotated` and `shifted` compute the same function, to rounding; `shuffled` does
-not."""
+given stays as it is. `rotated` and `shifted` compute the same function, to rounding; `shuffled`
+does not."""
 
 import copy
 from collections.abc import Callable

@@ -8,11 +8,11 @@ With V_L, V_R and V_I of each unit (see `subject`), V their sum, and w = E|∂ou
 
 It asks about the layer, not about what follows: a layer that copies both pictures, before a table
 that needs both at once, has a purity of 1. Where the balance is near 1 or -1, the weaker side is
-small: read the two together. Nothing is subtracted: the value at chance is that of a rotated copy of the network. Scaling a ReLU
-unit, undone in the next layer, changes nothing. Every layer but the readout, over the first draws.
-NaN, with the reason, where nothing varies, the output does not depend on the layer, or the layer
-ignores a side. Source: this project's; the parts of variance are those of `subject`.
-"""
+small: read the two together. Nothing is subtracted: the value at chance is that of a rotated copy
+of the network. Scaling a ReLU unit, undone in the next layer, changes nothing. Every layer but the
+readout, over the first draws. NaN, with the reason, where nothing varies, the output does not
+depend on the layer, or the layer ignores a side. Source: this project's; the parts of variance are
+those of `subject`."""
 
 from math import nan
 

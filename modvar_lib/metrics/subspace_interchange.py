@@ -19,8 +19,8 @@ Rotating a layer changes nothing, nor does any linear map of it but for the ridg
 `separation`: it says that each digit can still be told and exchanged, not how much of the layer
 goes to that. A weak direction x - y, a four-hundredth of the variance, that no later unit uses
 gives 0.98 beside a strong x + y; a digit whose units are scaled down 140 times gives 0. It is a
-test of the rest of the network, too. Every layer but the readout. NaN, with the reason, where nothing
-varies or the layer, or the answer, ignores a side. Sources: Geiger et al., arXiv:2303.02536
+test of the rest of the network, too. Every layer but the readout. NaN, with the reason, where
+nothing varies or the layer, or the answer, ignores a side. Sources: Geiger et al., arXiv:2303.02536
 (interchange in a learned basis; here nothing is learned); Kobak et al., doi:10.7554/eLife.10989.
 """
 
