@@ -1,29 +1,36 @@
-"""Speed and memory of training, in one run of about six minutes on two cores.
+"""Speed and memory of training, beside what one would write instead, and the price of measuring.
 
-`make benchmark`. Seconds are per replica-epoch: one network, 60,000 pairs, held-out evaluation
-included. The floor is the multiply-adds of forward and backward over the rate of a large float32
-matrix product with all cores. Machines are noisy: everything takes its turn in each round, the rate
-is measured again around every timing, ratios are medians over rounds, and ratios are what to read.
+`make benchmark`, about ten minutes on two cores. Seconds are per replica-epoch: one network, 60,000
+pairs, held-out evaluation included. The floor is the multiply-adds of forward and backward over the
+rate of a large float32 matrix product with all cores. Machines are noisy: everything takes its turn
+in each round, the rate is measured again around every timing, ratios are medians over rounds, and
+ratios are what to read.
 """
 
 import argparse
 import multiprocessing
 import os
+import platform
+import re
 import statistics
+import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 
 os.environ["TQDM_DISABLE"] = "1"
 
+import numpy as np
 import pandas as pd
 import peers
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from modvar_lib import data, models, training
+from modvar_lib import data, metrics, models, runs, training
 from modvar_lib.architectures.calibration import Dose
 from modvar_lib.settings import Settings
 
@@ -45,46 +52,62 @@ def multiply_adds(name: str) -> int:
     return counted.get_total_flops() // 2
 
 
-def peak(device: str, size: int = 4096, seconds: float = 1.0) -> float:
+def peak(device: str, size: int = 4096, seconds: float = 1.0, product=torch.mm) -> float:
     """Multiply-adds per second of a large float32 matrix product: the best of those that fit in
     `seconds`."""
     a, b, out = (torch.rand(size, size, device=device) for _ in range(3))
+    if product is not torch.mm:
+        a, b, out = (matrix.numpy() for matrix in (a, b, out))
     best, until = 0.0, time.perf_counter() + seconds
     while time.perf_counter() < until:
         started = time.perf_counter()
-        torch.mm(a, b, out=out)
+        product(a, b, out=out)
         if device != "cpu":
             torch.cuda.synchronize()
         best = max(best, size**3 / (time.perf_counter() - started))
     return best
 
 
-def batched(pairs: int, device: str, architecture: str, replicas: int) -> float:
-    """Seconds per replica-epoch of `training.train`, start-up left out."""
-    splits, seconds = data.digits(), []
+def batched(pairs: int, device: str, architecture: str, replicas: int) -> peers.Result:
+    """Of `training.train`, start-up left out; R² after one epoch."""
+    splits, seconds, r2 = data.digits(), [], []
+    sizes = {"pairs_per_epoch": pairs, "test_pairs": max(2, pairs // 12), "device": device}
     for epochs in (1, 3):  # the second minus the first: two epochs without the start
         settings = Settings(
-            architecture=architecture,
-            regime="varying",
-            seeds=range(replicas),
-            epochs=epochs,
-            final_epochs=0,
-            device=device,
-            pairs_per_epoch=pairs,
-            test_pairs=max(2, 5_000 * pairs // EPOCH),
+            architecture=architecture, seeds=range(replicas), epochs=epochs, **sizes
         )
         started = time.perf_counter()
-        training.train(settings, splits)
+        trained = training.train(settings, splits)
         seconds.append(time.perf_counter() - started)
-    return (seconds[1] - seconds[0]) / 2 / replicas * EPOCH / pairs
+        r2.append(statistics.mean(one.history["test_r2"].iloc[0] for one in trained))
+    return peers.Result((seconds[1] - seconds[0]) / 2 / replicas * EPOCH / pairs, r2[0])
 
 
-def side_by_side(pairs: int, device: str) -> float:
+def side_by_side(pairs: int, device: str) -> peers.Result:
     """The same of two trainings of 8 `mlp` at once, a process each."""
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as two:
         list(two.map(data.digits, ["MNIST"] * 2))  # both have started
         jobs = [two.submit(batched, pairs, device, "mlp", 8) for _ in range(2)]
-        return statistics.mean(job.result() for job in jobs) / 2
+        one, other = (job.result() for job in jobs)
+        return one._replace(seconds=(one.seconds + other.seconds) / 4)
+
+
+def measuring(device: str, pairs: int) -> pd.DataFrame:
+    """Minutes of a group of 8 networks: 100 epochs of training, measuring it with ten moments of
+    training, and their ratio; from 2 networks and 10 short epochs."""
+    rows = []
+    for name in ("mlp", "cnn", "resnet", "vit", "mixer"):
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["MODVAR_RESULTS"] = folder
+            sizes = {"epochs": 10, "pairs_per_epoch": 1024, "frames": 10, "device": device}
+            settings = Settings(architecture=name, seeds=range(2), **sizes)
+            networks = runs.complete(settings)
+            started = time.perf_counter()
+            metrics.measure_group(settings, networks)
+            measured = 4 * (time.perf_counter() - started) / 60
+        trained = 800 * batched(pairs, device, name, 8).seconds / 60
+        rows.append([name, trained, measured, measured / trained])
+    return pd.DataFrame(rows, columns=["architecture", "training", "measuring", "ratio"])
 
 
 def wide(width: int) -> str:
@@ -142,55 +165,54 @@ def growth(device: str, pairs: int) -> pd.DataFrame:
 
 
 def contestants(pairs: int, device: str) -> dict:
-    """{name: function that returns seconds per replica-epoch}; a name starts with its architecture,
-    unless `mlp`."""
+    """{name, which starts with its architecture: function that returns a `peers.Result`}."""
     counts, slow = (1, 4, 8, 16) if device == "cpu" else (1, 8, 64, 128), pairs // 2
-    others = [
+    kinds = [
         name
         for name, cls in models.ARCHITECTURES.items()
         if not ("_" in name or name == "mlp" or issubclass(cls, Dose))
     ]
-    return {
-        **{f"mlp, {n} together": lambda n=n: batched(pairs, device, "mlp", n) for n in counts},
-        **{
-            f"{name}, 8 together": lambda name=name: batched(slow, device, name, 8)
-            for name in others
-        },
-        "two trainings of 8 mlp at once": lambda: side_by_side(pairs, device),
-        "DataLoader loop": lambda: peers.dataloader(slow),
-        "DataLoader loop, a process per core": lambda: peers.processes(slow),
-        **({"skorch": lambda: peers.skorch(slow)} if find_spec("skorch") else {}),
-        "vmap as in the tutorial, 8 together": lambda: peers.tutorial_vmap(slow),
+    ours = {f"mlp, {n} together": partial(batched, pairs, device, "mlp", n) for n in counts}
+    ours |= {f"{name}, 8 together": partial(batched, slow, device, name, 8) for name in kinds}
+    ours["mlp, two trainings of 8 at once"] = partial(side_by_side, pairs, device)
+    others = {
+        "jit and vmap of JAX, 8 together": partial(peers.in_jax, replicas=8),
+        "vmap as in PyTorch's tutorial, 8 together": partial(peers.tutorial, replicas=8),
+        "a loop, tensors in memory": peers.loop,
+        "the same, a process per core": peers.processes,
+        "a loop, DataLoader": peers.dataloader,
     }
+    if not (find_spec("jax") and find_spec("optax")):
+        print("JAX is not installed: its rows are left out (the extra `benchmark` has it)")
+        del others[next(iter(others))]
+    named = product(("mlp", "cnn"), others.items())
+    return ours | {f"{one}, {name}": partial(peer, one, slow) for one, (name, peer) in named}
 
 
-def speed(pairs: int, device: str, rounds: int) -> pd.DataFrame:
+def speed(device: str, pairs: int, rounds: int) -> pd.DataFrame:
     """Every contestant once per round; medians over rounds."""
-    what, work, rates = (
-        contestants(pairs, device),
-        {n: multiply_adds(n) for n in models.ARCHITECTURES},
-        [peak(device)],
-    )
-    times, ratios = {name: [] for name in what}, {name: [] for name in what}
+    what, rates, found = contestants(pairs, device), [peak(device)], []
+    work = {name: multiply_adds(name) for name in models.ARCHITECTURES}
     for i in range(rounds):
-        for name, seconds in what.items():
-            times[name].append(seconds())
+        for name, contestant in what.items():
+            result = contestant()
             rates.append(peak(device))
-            floor = work.get(name.split(",")[0], work["mlp"]) * EPOCH / max(rates[-2:])
-            ratios[name].append(times[name][-1] / floor)
+            floor = work[name.split(",")[0]] * EPOCH / max(rates[-2:])
+            found.append({"what": name, "x floor": result.seconds / floor, **result._asdict()})
         print(f"round {i + 1} of {rounds}", flush=True)
     lowest, rate, highest = (2e-9 * f(rates) for f in (min, statistics.median, max))
+    by_numpy = 2e-9 * peak("cpu", product=np.matmul)
     print(
-        f"peak rate {rate:.0f} GFLOP/s (median; {lowest:.0f} to {highest:.0f}); multiply-adds per pair in all:"
+        f"a large product: {rate:.0f} GFLOP/s ({lowest:.0f} to {highest:.0f}), {by_numpy:.0f} by numpy"
     )
-    print(", ".join(f"{name} {count:,}" for name, count in work.items()))
-    table = pd.DataFrame(
-        {"what": list(what), "s per replica-epoch": map(statistics.median, times.values())}
-    )
-    for name, f in (("x floor", statistics.median), ("lowest", min), ("highest", max)):
-        table[name] = list(map(f, ratios.values()))
-    loop = table["s per replica-epoch"][table["what"] == "DataLoader loop"].item()
-    return table.assign(**{"x faster than the loop": loop / table["s per replica-epoch"]})
+    print("multiply-adds per pair in all:", ", ".join(f"{k} {v:,}" for k, v in work.items()))
+    by = pd.DataFrame(found).groupby("what", sort=False)
+    table = by[["seconds", "x floor", "r2", "compiling"]].median()
+    table[["lowest", "highest"]] = by["x floor"].agg(["min", "max"])
+    ours = table["seconds"].reindex(table.index.str.split(",").str[0] + ", 8 together")
+    table["x ours"] = table["seconds"] / ours.to_numpy()
+    order = ["seconds", "x ours", "x floor", "lowest", "highest", "r2", "compiling"]
+    return table[order].reset_index()
 
 
 def main() -> None:
@@ -198,22 +220,24 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pairs", type=int, default=12_000, help="per epoch that is timed")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--only", choices=("speed", "growth", "measuring"), help="one table")
     parser.add_argument("--out", type=Path, help="a folder to write the tables to")
-    chosen = parser.parse_args()
-    print(
-        f"torch {torch.__version__}, {chosen.device}, {torch.get_num_threads()} threads, {os.cpu_count()} cores"
-    )
-    for name, rows in (
-        ("speed", (chosen.pairs, chosen.device, chosen.rounds)),
-        ("growth", (chosen.device, chosen.pairs // 2)),
-    ):
-        table = {"speed": speed, "growth": growth}[name](*rows)
+    given = parser.parse_args()
+    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    print(f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores;", end=" ")
+    print(f"torch {torch.__version__}, {given.device}, {torch.get_num_threads()} threads")
+    tables = {
+        "speed": partial(speed, given.device, given.pairs, given.rounds),
+        "growth": partial(growth, given.device, given.pairs // 2),
+        "measuring": partial(measuring, given.device, given.pairs // 2),
+    }
+    for name in [given.only] if given.only else tables:
+        table = tables[name]()
         print("\n" + table.to_markdown(index=False, floatfmt=".3g") + "\n", flush=True)
-        if chosen.out:
-            chosen.out.mkdir(parents=True, exist_ok=True)
-            table.to_csv(
-                chosen.out / f"{name}-{chosen.device}.csv", index=False, float_format="%.4g"
-            )
+        if given.out:
+            given.out.mkdir(parents=True, exist_ok=True)
+            path = given.out / f"{name}-{given.device}.csv"
+            table.to_csv(path, index=False, float_format="%.4g")
 
 
 if __name__ == "__main__":
