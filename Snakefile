@@ -3,11 +3,13 @@ the book.
 
 $MODVAR_CONFIG names the config file. A group whose tables are there is done, and no part of the graph:
 what is published is never deleted to be made again. An analysis is done when its stamp holds the digest
-of what it reads, and all that it wrote is there. No file's time counts: a fresh clone has nothing to do.
+of what it reads, and the checksums of all that it wrote. No file's time counts: a fresh clone has nothing
+to do.
 """
 
 import os
 import shlex
+import subprocess
 from pathlib import Path
 
 from modvar_lib import notebook, runs
@@ -50,11 +52,13 @@ def analyse(name):
 
 
 def is_done(name):
-    """Whether an analysis' stamp, its digest and then the files that it wrote, is still true."""
+    """Whether an analysis' stamp, its digest and then checksums of its notebook and files, is still true."""
     path = Path(STUDY, "done", name)
-    digest, *written = path.read_text().splitlines() if path.is_file() else [""]
-    current = name in runs.ALONE or not MEASURED
-    return current and digest == runs.digest(CONFIG.study, name) and all(map(os.path.exists, written))
+    digest, _, written = path.read_text().partition("\n") if path.is_file() else ("", "", "")
+    if (MEASURED and name not in runs.ALONE) or digest != runs.digest(CONFIG.study, name):
+        return False
+    words = ["sha256sum", "--check", "--status"]
+    return not subprocess.run(words, input=written, text=True, stderr=subprocess.DEVNULL).returncode
 
 
 STAMPS = {name: f"{STUDY}/done/{name}" for name in ("01_data", *CONFIG.notebooks)}
@@ -77,8 +81,10 @@ rule analysis:
     params: lambda w: analyse(w.name)
     priority: 1  # those whose inputs are there come before any training
     shell:
-        "mkdir -p {EXECUTED:q}; : > {output:q}-; export MODVAR_WRITTEN={output:q}-; {params[0]}; "
-        "{{ python -m modvar_lib.runs {CONFIG.study:q} {wildcards.name}; sort -u {output:q}-; }} > {output:q}+; "
+        "mkdir -p {EXECUTED:q}; echo {EXECUTED:q}/{wildcards.name}.ipynb > {output:q}-; "
+        "export MODVAR_WRITTEN={output:q}-; {params[0]}; "
+        "{{ python -m modvar_lib.runs {CONFIG.study:q} {wildcards.name}; "
+        "sort -u {output:q}- | xargs -d '\\n' sha256sum; }} > {output:q}+; "
         "rm {output:q}-; mv {output:q}+ {output:q}"
 
 rule book:

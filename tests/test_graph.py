@@ -237,7 +237,7 @@ def test_a_group_without_one_table_loses_no_other(project):
     assert held(folder) == whole
 
 
-def test_an_analysis_is_done_again_when_a_number_that_it_reads_changes(project):
+def test_an_analysis_is_done_again_when_what_it_reads_or_wrote_changes(project):
     path = project.study / "groups" / "MNIST-summed-fixed" / "000-001" / "measures.csv"
     before, stamp = path.read_bytes(), project.study / "done" / "04_analysis"
     table, told = pd.read_csv(path, keep_default_na=False), stamp.read_text()
@@ -249,6 +249,11 @@ def test_an_analysis_is_done_again_when_a_number_that_it_reads_changes(project):
     path.write_bytes(before)
     status, said = project.make("reproduce", project.configure())
     assert status == 0 and stamp.read_text() == told, said
+    picture = project.root / "figures" / "tiny" / "headline.png"
+    drawn = picture.read_bytes()
+    picture.write_bytes(drawn + b"by hand")
+    status, said = project.make("reproduce", project.configure())
+    assert status == 0 and picture.read_bytes() == drawn, said
 
 
 @pytest.mark.slow
