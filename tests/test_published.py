@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from itertools import zip_longest
+from itertools import product, zip_longest
 from pathlib import Path
 
 import matplotlib.image
@@ -492,6 +492,31 @@ def found_afterwards() -> list[str]:
     ]
 
 
+@functools.cache
+def third_says() -> list[str]:
+    """What is said of the transformer's new networks, and that the declared rules say so."""
+    folder, at = data.ROOT / "results" / "third", {"architecture": "vit"}
+    said = pd.read_csv(folder / "third.csv")
+    said = study.select(said, **at, networks=contrasts.WORKING, read=contrasts.EQUAL)
+    rows, names = [], {"purity": "purity of units", "subspace_interchange": "subspace interchange"}
+    for layer, measure in product(("block2", "mean"), names):
+        part = study.select(said, layer=layer, measure=measure).set_index("contrast")
+        both = [
+            part.loc[f"varying standardised - {arm}"] for arm in ("fixed", "tables standardised")
+        ]
+        assert [row["n"] for row in both] == [16, 16]
+        told = [
+            f"{two(row['difference'])} ({two(row['low'])} to {two(row['high'])}), {row['verdict']}"
+            for row in both
+        ]
+        level = two(both[0]["level"])
+        rows.append(f"| {names[measure]}, `{layer}` | {level} | {' | '.join(told)} |")
+    for name, wanted in (("more_modular", ["yes", "no"]), ("kept_apart", ["yes", "yes"])):
+        rule = study.select(pd.read_csv(folder / f"{name}.csv"), **at).set_index("layer")
+        assert rule.loc[["block2", "mean"], "all hold"].tolist() == wanted
+    return rows
+
+
 def words_of(name: str) -> str:
     """A text in one line, without the targets of its links."""
     text = (data.ROOT / name).read_text()
@@ -512,7 +537,7 @@ def test_the_article_says_what_the_tables_say_and_no_other_number():
         f"the score falls to {score_by_hand((13, 14), (14, 13))}",
         "two take a side, and selectivity is 0.5",
     ]
-    for said in (*given, *score_says(), *plain_networks_say(), *found_afterwards()):
+    for said in (*given, *score_says(), *plain_networks_say(), *found_afterwards(), *third_says()):
         assert said in words, said
         words = words.replace(said, "")
     assert not re.findall(r".{0,30}\d\.\d.{0,10}", words)
@@ -530,7 +555,6 @@ def test_the_readme_says_what_the_tables_say_and_no_other_number():
     lie = lie.set_index("network")["mean"].map(two)
     assert (lie["summed"], lie["towers"]) == ("0.00", "1.00")
     found = found_afterwards()
-    split = re.match(r"\| selectivity by effect \| (\S+) \| (\S+)", found[0])
     rise = found[-2].rstrip(".")
     for said in (
         f"towers {score['towers', 'fixed']}, `fixed` {score['mlp', 'fixed']}",
@@ -538,7 +562,6 @@ def test_the_readme_says_what_the_tables_say_and_no_other_number():
         f"untrained ones lie at {lie['untrained']} and `fixed` ones at {lie['fixed']}.",
         f"lower, at {lie['varying']}, or at {lie['varying standardised']} if their goals have the size",
         f"more, but only by {vit}",
-        f"{split[1]} becomes {split[2]}: two towers",
         f"no: one {rise}",
         f"{sizes.sum()} networks in {len(sizes)} arms",
         f"best of {len(table('readings.csv'))} readings",
