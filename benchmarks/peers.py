@@ -1,5 +1,4 @@
-"""What one would write instead: the same networks on the same pairs of digits for an epoch of
-x + y, then their held-out error.
+"""What one would write instead: the same networks, the same pairs, an epoch, then their error.
 
 Every peer takes an architecture (`mlp`, `cnn`), pairs and replicas, and returns a `Result`.
 `python benchmarks/peers.py loop mlp 12000 1` runs one alone.

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +116,7 @@ def kill(process: subprocess.Popen) -> None:
     below = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGKILL)
     for child in below:
-        if child.is_running():
+        with suppress(psutil.NoSuchProcess):
             child.kill()
     process.wait()
 
