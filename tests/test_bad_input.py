@@ -142,7 +142,7 @@ def test_of_a_config_file(tmp_path, text):
     with pytest.raises(InputError) as caught:
         read_config(tmp_path / "c.yaml")
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000 + len(str(tmp_path))
-    assert time.perf_counter() - start < 10  # a bomb would take hours
+    assert time.perf_counter() - start < 1
 
 
 def test_of_what_is_no_file(tmp_path):
