@@ -1,6 +1,6 @@
 """Speed and memory of training, beside what one would write instead, and the price of measuring.
 
-`make benchmark`, about ten minutes on two cores. Seconds are per replica-epoch: one network, 60,000
+`make benchmark`. Seconds are per replica-epoch: one network, 60,000
 pairs, held-out evaluation included. The floor is the multiply-adds of forward and backward over the
 rate of a large float32 matrix product with all cores. Machines are noisy: everything takes its turn
 in each round, the rate is measured again around every timing, ratios are medians over rounds, and
@@ -10,8 +10,6 @@ ratios are what to read.
 import argparse
 import multiprocessing
 import os
-import platform
-import re
 import statistics
 import tempfile
 import time
@@ -52,16 +50,16 @@ def multiply_adds(name: str) -> int:
     return counted.get_total_flops() // 2
 
 
-def peak(device: str, size: int = 4096, seconds: float = 1.0, product=torch.mm) -> float:
+def peak(device: str, size: int = 4096, seconds: float = 1.0, multiply=torch.mm) -> float:
     """Multiply-adds per second of a large float32 matrix product: the best of those that fit in
     `seconds`."""
     a, b, out = (torch.rand(size, size, device=device) for _ in range(3))
-    if product is not torch.mm:
+    if multiply is not torch.mm:  # one of numpy
         a, b, out = (matrix.numpy() for matrix in (a, b, out))
     best, until = 0.0, time.perf_counter() + seconds
     while time.perf_counter() < until:
         started = time.perf_counter()
-        product(a, b, out=out)
+        multiply(a, b, out=out)
         if device != "cpu":
             torch.cuda.synchronize()
         best = max(best, size**3 / (time.perf_counter() - started))
@@ -176,15 +174,15 @@ def contestants(pairs: int, device: str) -> dict:
     ours |= {f"{name}, 8 together": partial(batched, slow, device, name, 8) for name in kinds}
     ours["mlp, two trainings of 8 at once"] = partial(side_by_side, pairs, device)
     others = {
-        "jit and vmap of JAX, 8 together": partial(peers.in_jax, replicas=8),
         "vmap as in PyTorch's tutorial, 8 together": partial(peers.tutorial, replicas=8),
         "a loop, tensors in memory": peers.loop,
         "the same, a process per core": peers.processes,
         "a loop, DataLoader": peers.dataloader,
     }
-    if not (find_spec("jax") and find_spec("optax")):
+    if find_spec("jax") and find_spec("optax"):
+        others = {"jit and vmap of JAX, 8 together": partial(peers.in_jax, replicas=8)} | others
+    else:
         print("JAX is not installed: its rows are left out (the extra `benchmark` has it)")
-        del others[next(iter(others))]
     named = product(("mlp", "cnn"), others.items())
     return ours | {f"{one}, {name}": partial(peer, one, slow) for one, (name, peer) in named}
 
@@ -201,7 +199,7 @@ def speed(device: str, pairs: int, rounds: int) -> pd.DataFrame:
             found.append({"what": name, "x floor": result.seconds / floor, **result._asdict()})
         print(f"round {i + 1} of {rounds}", flush=True)
     lowest, rate, highest = (2e-9 * f(rates) for f in (min, statistics.median, max))
-    by_numpy = 2e-9 * peak("cpu", product=np.matmul)
+    by_numpy = 2e-9 * peak("cpu", multiply=np.matmul)
     print(
         f"a large product: {rate:.0f} GFLOP/s ({lowest:.0f} to {highest:.0f}), {by_numpy:.0f} by numpy"
     )
@@ -223,9 +221,9 @@ def main() -> None:
     parser.add_argument("--only", choices=("speed", "growth", "measuring"), help="one table")
     parser.add_argument("--out", type=Path, help="a folder to write the tables to")
     given = parser.parse_args()
-    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    print(f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores;", end=" ")
-    print(f"torch {torch.__version__}, {given.device}, {torch.get_num_threads()} threads")
+    print(
+        f"{runs.processor()}; torch {torch.__version__}, {given.device}, {torch.get_num_threads()} threads"
+    )
     tables = {
         "speed": partial(speed, given.device, given.pairs, given.rounds),
         "growth": partial(growth, given.device, given.pairs // 2),

@@ -367,13 +367,18 @@ def paths(study: str) -> list[Path]:
     raise InputError(f"study: {study!r} has no networks in {folder}; train some, with 02_train")
 
 
+def processor() -> str:
+    """Its name and how many cores it has."""
+    cpus = Path("/proc/cpuinfo").read_text() if os.path.exists("/proc/cpuinfo") else ""
+    model = re.search(r"model name\s*: (.*)", cpus)
+    return f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores"
+
+
 def provenance(trained: Trained) -> dict:
     """Where a network came from."""
     git = ["git", "-C", data.ROOT, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     said = subprocess.run(git, capture_output=True, text=True).stdout if shutil.which("git") else ""
     commit, dirty, _ = said.strip().partition("-dirty")
-    cpus = Path("/proc/cpuinfo").read_text() if os.path.exists("/proc/cpuinfo") else ""
-    model = re.search(r"model name\s*: (.*)", cpus)
     packages = ("torch", "torchvision", "numpy", "pandas", "scipy")
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -381,7 +386,7 @@ def provenance(trained: Trained) -> dict:
         "python": platform.python_version(),
         "versions": {name: version(name) for name in packages},
         "device": trained.device,
-        "cpu": f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores",
+        "cpu": processor(),
         "gpu": torch.cuda.get_device_name() if trained.device.startswith("cuda") else None,
         "threads": torch.get_num_threads(),
         "group_size": trained.group_size,
